@@ -1,0 +1,382 @@
+"""The one function that moves a stream: predict → score → detect → re-adapt on an alarm → learn.
+
+A stream's state is a flat dict of tensors with a leading stream axis. ``step`` is pure: state and rows in, state and
+what was observed out; no clock, no randomness, no files.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models import committee
+from models.detectors import DETECTORS, Detector, Signals
+from models.features import (
+    init_standardiser,
+    input_width,
+    lag_columns,
+    lag_width,
+    network_inputs,
+    update_standardiser,
+)
+from models.learners import LEARNERS, Learner
+from models.types import Batch, Evidence, ModelSpec, Predictive, Tensors
+
+SCORE_RATE = 0.01
+"""Rate, per row, of the rolling loss and score."""
+NEVER = -1
+MAY_BE_MISSING = frozenset({"known", "window_z"})
+"""State in which NaN stands for a missing value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A model's moving parts, built once from its spec: what ``step`` needs beside tensors."""
+
+    spec: ModelSpec
+    learners: Mapping[str, Learner]
+    detector: Detector
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> "Plan":
+        """Look up the spec's learners and detector in their tables."""
+        width = input_width(spec)
+        learners = {
+            expert.name: LEARNERS[expert.learner](
+                task=spec.task, inputs=width, outputs=spec.outputs, **expert.hyper_parameters
+            )
+            for expert in spec.experts
+        }
+        return cls(spec, learners, DETECTORS[spec.detector.name](**spec.detector.settings))
+
+    @property
+    def members(self) -> int:
+        """Live members of all experts together."""
+        return sum(learner.members for learner in self.learners.values())
+
+
+class Rows(NamedTuple):
+    """Labelled rows of S streams as they are learned, and as a window retains them.
+
+    Attributes:
+        z: (S, B, D + L) bundle-standardised features, then lag columns.
+        y: (S, B, O) targets in the learners' scale; (S, B, 1) class indices, as floats.
+        mask: (S, B) bool.
+    """
+
+    z: Tensor
+    y: Tensor
+    mask: Tensor
+
+
+class Decisions(NamedTuple):
+    """What the detector decided, one entry a stream; logged, and given back to ``step`` on replay.
+
+    Attributes:
+        drift: (S,) bool.
+        warning: (S,) bool.
+        rows_since_change: (S,) int64 rows since the estimated change, the batch included; -1 without an estimate.
+        statistic: (S,) float64.
+        threshold: (S,) float64.
+    """
+
+    drift: np.ndarray
+    warning: np.ndarray
+    rows_since_change: np.ndarray
+    statistic: np.ndarray
+    threshold: np.ndarray
+
+
+class Observation(NamedTuple):
+    """What a batch showed, from the state before it.
+
+    Attributes:
+        served: (S, B, ·) predictive distribution as served.
+        initial: (S, B, ·) the frozen initialization's.
+        nll: (S, B) nats in the learners' scale, under ``served``'s mixture.
+        initial_nll: (S, B) the same under the frozen initialization.
+        decisions: The detector's decisions.
+        rows_used: (S,) rows that a re-adaptation used, 0 where there was none.
+        kept: (S,) bool, false where a result was not finite and the state before was kept.
+    """
+
+    served: Predictive
+    initial: Predictive
+    nll: Tensor
+    initial_nll: Tensor
+    decisions: Decisions
+    rows_used: Tensor
+    kept: Tensor
+
+
+def init(plan: Plan, meta: Tensors, streams: int) -> Tensors:
+    """State of ``streams`` new streams."""
+    spec = plan.spec
+    width, columns = lag_width(spec), lag_columns(spec)
+    depth = max(spec.lags.offsets, default=0)
+    outputs = len(spec.target.mean) if spec.task == "regression" else 1
+    state: Tensors = {
+        **init_standardiser(spec, streams),
+        "weights": committee.init_weights(streams, plan.members),
+        "known": torch.full((streams, depth, width), torch.nan),
+        "known_mean": torch.zeros(streams, len(spec.lags.rates), width),
+        "window_z": torch.zeros(streams, spec.window_rows, len(spec.features) + columns),
+        "window_y": torch.zeros(streams, spec.window_rows, outputs),
+        "window_rows": torch.zeros(streams, dtype=torch.int64),
+        "rows_seen": torch.zeros(streams, dtype=torch.int64),
+        "drift_row": torch.full((streams,), NEVER, dtype=torch.int64),
+        "warned": torch.zeros(streams, dtype=torch.bool),
+        "rolling": torch.zeros(streams, 3),
+    }
+    for name, learner in plan.learners.items():
+        state |= _prefixed(name, learner.init(_part(meta, name), streams))
+    state |= {f"detector.{key}": torch.from_numpy(value) for key, value in plan.detector.init(streams).items()}
+    return state
+
+
+def lags_now(plan: Plan, state: Tensors) -> Tensor:
+    """Lag columns (S, L) that the next row of each stream gets."""
+    spec = plan.spec
+    if not lag_columns(spec):
+        return state["known"].new_zeros(state["known"].shape[0], 0)
+    last = state["known"][:, [offset - 1 for offset in spec.lags.offsets]].flatten(1)
+    means = torch.where((state["rows_seen"] > 0)[:, None, None], state["known_mean"], torch.nan).flatten(1)
+    return torch.cat([last, means], dim=1)
+
+
+def predict(plan: Plan, meta: Tensors, state: Tensors, z: Tensor) -> tuple[Predictive, Predictive]:
+    """What is served for rows z (S, B, D + L), and all members' distributions, the challenger last."""
+    members = _members(plan, meta, state, network_inputs(plan.spec, state["x_mean"], state["x_var"], z))
+    return committee.serve(plan.spec.task, members, state["weights"], plan.spec.challenger_share), members
+
+
+def predict_initial(plan: Plan, meta: Tensors, z: Tensor) -> tuple[Predictive, Tensors, Predictive]:
+    """The frozen initialization's answer: served distribution, the state it stands for, all members."""
+    streams = z.shape[0]
+    fresh = init_standardiser(plan.spec, streams)
+    fresh["weights"] = committee.init_weights(streams, plan.members)
+    for name, learner in plan.learners.items():
+        one = learner.init(_part(meta, name), 1)
+        fresh |= _prefixed(name, {key: value.expand(streams, *value.shape[1:]) for key, value in one.items()})
+    served, members = predict(plan, meta, fresh, z)
+    return served, fresh, members
+
+
+def step(
+    plan: Plan, meta: Tensors, state: Tensors, rows: Rows, decisions: Decisions | None = None
+) -> tuple[Tensors, Observation]:
+    """Move S streams by one batch each.
+
+    Args:
+        plan: The model's moving parts.
+        meta: The model's learned tensors.
+        state: The streams' state; not modified.
+        rows: The batch; ``rows.z`` holds the lag columns as they were when the rows were predicted. A stream with an
+            empty mask keeps its state bit for bit.
+        decisions: On replay the logged decisions, used instead of the detector's own.
+
+    Returns:
+        The new state, and what was observed from the state before.
+    """
+    spec = plan.spec
+    h0 = spec.challenger_share
+    x = network_inputs(spec, state["x_mean"], state["x_var"], rows.z)
+    y = rows.y if spec.task == "regression" else rows.y[..., 0].to(torch.int64)
+    batch = Batch(x, y, rows.mask)
+    members = _members(plan, meta, state, x)
+    served = committee.serve(spec.task, members, state["weights"], h0)
+    nll = committee.row_nll(spec.task, members, state["weights"], h0, y)
+    initial, fresh, initial_members = predict_initial(plan, meta, rows.z)
+    initial_nll = committee.row_nll(spec.task, initial_members, fresh["weights"], h0, y)
+
+    count = rows.mask.sum(1)
+    new = dict(state)
+    new["window_z"], new["window_y"], new["window_rows"] = _push_window(spec, state, rows)
+    window = _window_batch(spec, state, new)
+    evidence = _learn(plan, meta, state, new, batch, window)
+
+    signals = _signals(spec, state["weights"], served, evidence, nll, y, rows.mask)
+    detector_state = {
+        key.removeprefix("detector."): value.numpy(force=True)
+        for key, value in state.items()
+        if key.startswith("detector.")
+    }
+    moved, verdict = plan.detector.update(detector_state, signals)
+    new |= {f"detector.{key}": torch.from_numpy(np.asarray(value)) for key, value in moved.items()}
+    if decisions is None:
+        decisions = Decisions(
+            verdict.drift,
+            verdict.warning,
+            verdict.rows_since_change,
+            verdict.statistic,
+            np.broadcast_to(np.float64(verdict.threshold), verdict.statistic.shape),
+        )
+    new["weights"] = committee.update_weights(state["weights"], evidence.robust[:, :-1], count, spec.share)
+    rows_used = _readapt(plan, meta, new, decisions, torch.from_numpy(verdict.idle) & (count > 0))
+
+    new["x_mean"], new["x_var"] = update_standardiser(spec, state["x_mean"], state["x_var"], rows.z, rows.mask)
+    new |= _remember(spec, state, y, rows.mask)
+    new["rows_seen"] = state["rows_seen"] + count
+    drift = torch.from_numpy(decisions.drift)
+    new["drift_row"] = torch.where(drift, new["rows_seen"], state["drift_row"])
+    new["warned"] = torch.where(count > 0, torch.from_numpy(decisions.warning) & ~drift, state["warned"])
+    kept = _all_finite(new)
+    if not bool(kept.all()):
+        new = {key: _where(kept, value, state[key]) for key, value in new.items()}
+    return new, Observation(served, initial, nll, initial_nll, decisions, rows_used, kept)
+
+
+def reset(plan: Plan, meta: Tensors, state: Tensors) -> Tensors:
+    """Back to the meta-initialization; counters and the known labels stay."""
+    fresh = init(plan, meta, state["rows_seen"].shape[0])
+    return fresh | {key: state[key] for key in ("known", "known_mean", "rows_seen", "rolling")}
+
+
+def _members(plan: Plan, meta: Tensors, state: Tensors, x: Tensor) -> Predictive:
+    parts = [
+        learner.predict(_part(meta, name), _part(state, name), x) for name, learner in plan.learners.items()
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    live = [Predictive(part.mean[:, :-1], part.var[:, :-1] if part.var.numel() else part.var) for part in parts]
+    last = parts[0]
+    mean = torch.cat([*(part.mean for part in live), last.mean[:, -1:]], dim=1)
+    if not last.var.numel():
+        return Predictive(mean, last.var)
+    return Predictive(mean, torch.cat([*(part.var for part in live), last.var[:, -1:]], dim=1))
+
+
+def _learn(plan: Plan, meta: Tensors, state: Tensors, new: Tensors, batch: Batch, window: Batch) -> Evidence:
+    """Update every expert into ``new``; the evidence of all live members, and of the first expert's challenger."""
+    found = []
+    for name, learner in plan.learners.items():
+        moved, evidence = learner.update(_part(meta, name), _part(state, name), batch, window)
+        new |= _prefixed(name, moved)
+        found.append(evidence)
+    if len(found) == 1:
+        return found[0]
+    return Evidence(
+        torch.cat([*(each.joint[:, :-1] for each in found), found[0].joint[:, -1:]], dim=1),
+        torch.cat([*(each.robust[:, :-1] for each in found), found[0].robust[:, -1:]], dim=1),
+    )
+
+
+def _signals(
+    spec: ModelSpec, weights: Tensor, served: Predictive, evidence: Evidence, nll: Tensor, y: Tensor, mask: Tensor
+) -> Signals:
+    if spec.task == "classification":
+        error = (served.mean.argmax(-1) != y).to(nll.dtype)
+    else:
+        error = (served.mean - y).square().sum(-1)
+    live = torch.logsumexp(weights + evidence.robust[:, :-1], dim=1)
+    return Signals(
+        error=error.to(torch.float64).numpy(force=True),
+        nll=nll.to(torch.float64).numpy(force=True),
+        mask=mask.numpy(force=True),
+        live=live.to(torch.float64).numpy(force=True),
+        challenger=evidence.robust[:, -1].to(torch.float64).numpy(force=True),
+    )
+
+
+def _readapt(plan: Plan, meta: Tensors, new: Tensors, decisions: Decisions, idle: Tensor) -> Tensor:
+    """Act on the decisions in ``new``: re-adapt alarmed streams, restart idle challengers. Returns rows used (S,)."""
+    spec = plan.spec
+    alarm = torch.from_numpy(decisions.drift)
+    used = torch.zeros_like(new["window_rows"])
+    since = None
+    estimate = torch.from_numpy(decisions.rows_since_change)
+    if bool(alarm.any()):
+        known = torch.where(estimate > 0, estimate, spec.min_rows)
+        used = torch.where(alarm, torch.minimum(known, new["window_rows"]), 0)
+        new["window_rows"] = torch.where(alarm, used, new["window_rows"])
+        since = _window_batch(spec, new, new)
+        even = torch.full_like(new["weights"], -float(np.log(plan.members)))
+        new["weights"] = torch.where(alarm[:, None], even, new["weights"])
+        if plan.detector.compares_challenger:
+            used = torch.where(alarm, known, 0)
+    elif not bool(idle.any()):
+        return used
+    for name, learner in plan.learners.items():
+        takeover = learner.keeps_challenger and plan.detector.compares_challenger
+        rows = None if takeover or since is None else since
+        moved = learner.reset(_part(meta, name), _part(new, name), alarm, idle, rows)
+        new |= _prefixed(name, moved)
+    return used
+
+
+def _push_window(spec: ModelSpec, state: Tensors, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+    """Append the batch's rows to the retained window (newest last), stream by stream as its mask says."""
+    count = rows.mask.sum(1)  # rows are packed at the front
+    length = spec.window_rows + rows.z.shape[1]
+    index = torch.arange(spec.window_rows)[None, :] + count[:, None]  # (S, W) positions in [window, batch]
+    index = index.clamp_max(length - 1)
+
+    def pushed(window: Tensor, batch: Tensor) -> Tensor:
+        joined = torch.cat([window, batch], dim=1)
+        return joined.gather(1, index[..., None].expand(-1, -1, joined.shape[-1]))
+
+    held = (state["window_rows"] + count).clamp_max(spec.window_rows)
+    return pushed(state["window_z"], rows.z), pushed(state["window_y"], rows.y), held
+
+
+def _window_batch(spec: ModelSpec, standard: Tensors, held: Tensors) -> Batch:
+    """The retained rows as network inputs under ``standard``'s standardiser; the oldest places may be empty."""
+    x = network_inputs(spec, standard["x_mean"], standard["x_var"], held["window_z"])
+    y = held["window_y"] if spec.task == "regression" else held["window_y"][..., 0].to(torch.int64)
+    age = torch.arange(spec.window_rows, 0, -1)[None, :]  # 1 is the newest
+    return Batch(x, y, age <= held["window_rows"][:, None])
+
+
+def _remember(spec: ModelSpec, state: Tensors, y: Tensor, mask: Tensor) -> Tensors:
+    """Move the known labels, newest first, and their exponentially weighted means by the batch's labels."""
+    if not lag_columns(spec):
+        return {}
+    width = lag_width(spec)
+    if spec.task == "regression":
+        labels = y
+    elif width == 1:
+        labels = (2 * y - 1).to(state["known_mean"].dtype)[..., None]
+    else:
+        labels = torch.nn.functional.one_hot(y, width).to(state["known_mean"].dtype)
+    count = mask.sum(1)
+    depth = state["known"].shape[1]
+    joined = torch.cat([state["known"].flip(1), labels], dim=1)
+    index = (torch.arange(depth)[None, :] + count[:, None]).clamp_max(joined.shape[1] - 1)
+    known = joined.gather(1, index[..., None].expand(-1, -1, width)).flip(1)
+    means = []
+    order = state["rows_seen"][:, None] + mask.cumsum(1)  # (S, B) how many labels are known with this one
+    for position, rate in enumerate(spec.lags.rates):
+        gain = (1 / order.clamp_min(1)).clamp_min(rate) * mask
+        keep = 1 - gain
+        later = keep.flip(1).cumprod(1).flip(1)
+        after = torch.cat([later[:, 1:], torch.ones_like(later[:, :1])], dim=1)
+        fresh = ((gain * after)[..., None] * labels).sum(1)
+        means.append(later[:, :1] * state["known_mean"][:, position] + fresh)
+    mean = torch.stack(means, dim=1) if means else state["known_mean"]
+    return {"known": known, "known_mean": mean}
+
+
+def _all_finite(state: Tensors) -> Tensor:
+    streams = state["rows_seen"].shape[0]
+    kept = torch.ones(streams, dtype=torch.bool)
+    for key, value in state.items():
+        if value.is_floating_point() and value.numel() and key not in MAY_BE_MISSING:
+            sound = ~value.isnan() if key.startswith("detector.") else value.isfinite()
+            kept &= sound.view(streams, -1).all(1)
+    return kept
+
+
+def _where(kept: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    return torch.where(kept.view(-1, *[1] * (new.dim() - 1)), new, old)
+
+
+def _part(tensors: Tensors, name: str) -> Tensors:
+    prefix = f"{name}."
+    return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _prefixed(name: str, tensors: Tensors) -> Tensors:
+    return {f"{name}.{key}": value for key, value in tensors.items()}

@@ -1,0 +1,211 @@
+"""What an adapted stream has to beat: the last known label, and online SGD that nobody meta-trained.
+
+Both run test-then-train on the same rows in the same batches with the same label delay as the model.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.features import init_standardiser, input_width, network_inputs, standardise
+from models.networks import Mlp
+from models.prequential import Event, Progress, Report, run
+from models.scores import Run, score_rows
+from models.targets import from_scale, log_slope, to_scale
+from models.tasks.table import IntArray, Table
+from models.types import FloatArray, ModelSpec, Tensors
+
+HIDDEN = (64, 32)
+"""Hidden widths of online SGD where the model's experts have no network."""
+LEARNING_RATE = 3e-3
+"""Adam's, the same for every data set: searching it on the scored rows would flatter the baseline."""
+BETAS = (0.9, 0.999)
+GRADIENT_NORM_MAX = 1.0
+"""A stream's gradient is scaled down to this norm, so that no single row throws its network."""
+OUTPUT_CLIP = 10.0
+"""Regression outputs are cut here, in standard deviations of the training labels."""
+NOISE_RATE = 0.01
+"""Rate, per batch, at which a stream's squared error is tracked: the variance that it states (regression)."""
+
+
+def last_value(
+    spec: ModelSpec,
+    table: Table,
+    targets: FloatArray,
+    *,
+    batch: int = 1,
+    delay: int = 0,
+    progress: Progress | None = None,
+) -> Run:
+    """Predict the last label known of the row's own stream.
+
+    Before a stream's first label is known: the middle of the training labels, or the first class.
+
+    Args:
+        spec: The model whose training labels are meant.
+        table: The rows.
+        targets: (rows, 1) encoded targets.
+        batch: Rows of a batch.
+        delay: Rows of the file after which a label is known.
+        progress: Told the number of rows learned so far.
+    """
+    middle = 0.0
+    if spec.task == "regression":
+        middle = float(from_scale(spec.target, torch.zeros(spec.outputs, dtype=torch.float64))[0])
+    contender = _LastValue(targets[:, 0], middle)
+    cpu_seconds = run(contender, table, batch=batch, delay=delay, progress=progress)
+    truth, nothing = targets[:, 0], np.full(table.rows, math.nan)
+    score = score_rows(table.task, contender.predicted, truth)
+    return Run("last value", score, np.square(contender.predicted - truth), nothing, cpu_seconds)
+
+
+def online_sgd(
+    spec: ModelSpec,
+    report: Report,
+    inputs: FloatArray,
+    targets: FloatArray,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Run:
+    """Adam from a random start, one step a batch, one network a stream: adaptation without meta-learning.
+
+    The network has the widths of the model's body, its inputs are standardised by the same statistics and hold the
+    same lag values, and its targets are in the same scale.
+
+    Args:
+        spec: The model whose inputs and shape are taken over.
+        report: The model's own run: table, batches, delay and lag values.
+        inputs: (rows, D) encoded inputs.
+        targets: (rows, O) encoded targets.
+        seed: Of the random start, which all streams share.
+        progress: Told the number of rows learned so far.
+    """
+    table = report.table
+    raw = np.concatenate([standardise(spec.features, inputs), report.lags], axis=1).astype(np.float32)
+    still = init_standardiser(spec, 1)
+    x = network_inputs(spec, still["x_mean"], still["x_var"], torch.from_numpy(raw)[None])[0]  # (rows, F)
+    scaled = to_scale(spec.target, targets) if spec.task == "regression" else targets
+    contender = _OnlineSgd(spec, x, torch.from_numpy(scaled.astype(np.float32)), seed)
+    cpu_seconds = run(contender, table, batch=report.batch, delay=report.delay, progress=progress)
+    if spec.task == "regression":
+        at = torch.from_numpy(contender.predicted)[:, None]
+        predicted = from_scale(spec.target, at)[:, 0].numpy()
+        loss = contender.loss - log_slope(spec.target, torch.from_numpy(targets)).sum(-1).numpy()
+    else:
+        predicted, loss = contender.predicted, contender.loss
+    truth = targets[:, 0]
+    score = score_rows(table.task, predicted, truth)
+    return Run("online SGD", score, np.square(predicted - truth), loss, cpu_seconds)
+
+
+class _LastValue:
+    def __init__(self, truth: FloatArray, middle: float) -> None:
+        self.truth = truth
+        self.middle = middle
+        self.predicted = np.zeros(len(truth))
+        self.known: dict[int, float] = {}
+
+    def open(self, stream: int) -> int:
+        self.known[stream] = self.middle
+        return stream
+
+    def close(self, handle: int) -> None:
+        del self.known[handle]
+
+    def predict(self, items: Sequence[tuple[int, IntArray]]) -> None:
+        for handle, rows in items:
+            self.predicted[rows] = self.known[handle]
+
+    def learn(self, items: Sequence[tuple[int, Event]]) -> None:
+        for handle, event in items:
+            if event.predict:
+                self.predicted[event.rows] = self.known[handle]
+            self.known[handle] = float(self.truth[event.rows[-1]])
+
+
+class _OnlineSgd:
+    """Stacked networks, one a stream, moved by Adam."""
+
+    def __init__(self, spec: ModelSpec, x: Tensor, y: Tensor, seed: int) -> None:
+        hidden = next((e.hyper_parameters["hidden"] for e in spec.experts if "hidden" in e.hyper_parameters), HIDDEN)
+        self.task = spec.task
+        self.network = Mlp((input_width(spec), *hidden, spec.outputs), activation="tanh")
+        self.start = self.network.init(torch.Generator().manual_seed(seed))
+        self.x, self.y = x, y
+        self.predicted = np.zeros(len(x))
+        self.loss = np.zeros(len(x))
+        self.streams: dict[int, Tensors] = {}
+        """Per stream: weights, Adam's moments ``m.…`` and ``v.…``, its ``steps``, and the tracked ``variance``."""
+
+    def open(self, stream: int) -> int:
+        zeros = {f"{kind}.{name}": torch.zeros_like(value) for name, value in self.start.items() for kind in "mv"}
+        self.streams[stream] = {**self.start, **zeros, "steps": torch.zeros(()), "variance": torch.ones(())}
+        return stream
+
+    def close(self, handle: int) -> None:
+        del self.streams[handle]
+
+    @torch.no_grad()
+    def predict(self, items: Sequence[tuple[int, IntArray]]) -> None:
+        for handle, rows in items:
+            state = self.streams[handle]
+            self._record(self._outputs(_stack([state], self.network), self.x[rows][None])[0], rows, state["variance"])
+
+    def learn(self, items: Sequence[tuple[int, Event]]) -> None:
+        for size in sorted({len(event.rows) for _, event in items}):
+            self._learn([(handle, event) for handle, event in items if len(event.rows) == size])
+
+    def _learn(self, items: Sequence[tuple[int, Event]]) -> None:
+        states = [self.streams[handle] for handle, _ in items]
+        rows = np.stack([event.rows for _, event in items])
+        x, y = self.x[rows], self.y[rows]  # (S, B, F), (S, B, O)
+        weights = {name: value.requires_grad_() for name, value in _stack(states, self.network).items()}
+        outputs = self._outputs(weights, x)
+        if self.task == "regression":
+            losses = 0.5 * F.huber_loss(outputs, y, reduction="none", delta=3.0).sum(-1)
+        else:
+            losses = F.cross_entropy(outputs.flatten(0, 1), y[..., 0].flatten().long(), reduction="none").view(y.shape[:2])
+        gradients = torch.autograd.grad(losses.mean(1).sum(), list(weights.values()))
+        with torch.no_grad():
+            for (_, event), output, state, label in zip(items, outputs, states, y, strict=True):
+                if event.predict:
+                    self._record(output, event.rows, state["variance"])
+                if self.task == "regression":
+                    error = (output - label).square().mean().clamp(max=100.0)
+                    state["variance"] = (1 - NOISE_RATE) * state["variance"] + NOISE_RATE * error
+            self._adam(states, dict(zip(weights, gradients, strict=True)))
+
+    def _adam(self, states: Sequence[Tensors], gradients: Tensors) -> None:
+        norms = torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients.values()]).sum(0).sqrt()
+        shrink = (GRADIENT_NORM_MAX / norms.clamp_min(1e-12)).clamp_max(1.0)
+        for position, state in enumerate(states):
+            state["steps"] = state["steps"] + 1
+            warm = [1 - beta ** float(state["steps"]) for beta in BETAS]
+            for name, stacked in gradients.items():
+                gradient = (stacked[position] * shrink[position]).reshape(state[name].shape)
+                m = state[f"m.{name}"] = torch.lerp(gradient, state[f"m.{name}"], BETAS[0])
+                v = state[f"v.{name}"] = torch.lerp(gradient.square(), state[f"v.{name}"], BETAS[1])
+                state[name] = state[name] - LEARNING_RATE * (m / warm[0]) / ((v / warm[1]).sqrt() + 1e-8)
+
+    def _outputs(self, weights: Tensors, x: Tensor) -> Tensor:
+        outputs = self.network.apply(weights, x)
+        return outputs.clamp(-OUTPUT_CLIP, OUTPUT_CLIP) if self.task == "regression" else outputs
+
+    def _record(self, outputs: Tensor, rows: IntArray, variance: Tensor) -> None:
+        if self.task == "classification":
+            log_p = outputs.log_softmax(-1)
+            self.predicted[rows] = log_p.argmax(-1).numpy()
+            self.loss[rows] = -log_p.gather(-1, self.y[rows].long())[:, 0].numpy()
+        else:
+            error = (outputs - self.y[rows]).square().sum(-1)
+            self.predicted[rows] = outputs[:, 0].numpy()
+            self.loss[rows] = (0.5 * (error / variance + variance.log() + math.log(2 * math.pi))).numpy()
+
+
+def _stack(states: Sequence[Tensors], network: Mlp) -> Tensors:
+    return {name: torch.stack([state[name] for state in states]) for name in network.names}

@@ -1,0 +1,87 @@
+"""Mixing the members of a committee: weights by recent likelihood with a fixed share, and what is served.
+
+Members' distributions come as ``Predictive`` with the live members first and one challenger last. Weights are the
+live members' log weights (S, M).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from models.types import Predictive, TaskKind
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+def init_weights(streams: int, members: int) -> Tensor:
+    """Uniform log weights (S, M)."""
+    return torch.full((streams, members), -math.log(members))
+
+
+def update_weights(weights: Tensor, log_likelihood: Tensor, rows: Tensor, share: float) -> Tensor:
+    """Bayes' rule, then a fixed share of the weight to everybody, so that the committee can change its mind.
+
+    w ← (1-s)·w·p/Σ + s/M with 1-s = (1-share)^rows.
+
+    Args:
+        weights: (S, M) log weights.
+        log_likelihood: (S, M) log-likelihood of the batch under each live member.
+        rows: (S,) rows of the batch; a stream without rows keeps its weights.
+        share: Fixed share per row.
+
+    Reference:
+        Herbster, Warmuth: Tracking the best expert, Machine Learning 1998.
+    """
+    members = weights.shape[1]
+    if members == 1:
+        return weights
+    posterior = torch.softmax(weights + log_likelihood, dim=1)
+    kept = ((1 - share) ** rows).to(weights.dtype)[:, None]
+    mixed = (kept * posterior + (1 - kept) / members).log()
+    return torch.where(rows[:, None] > 0, mixed, weights)
+
+
+def serve(task: TaskKind, predictive: Predictive, weights: Tensor, challenger_share: float) -> Predictive:
+    """(1-h₀)·live + h₀·challenger as one distribution.
+
+    Returns:
+        ``Predictive`` without the member axis: regression mean and variance (S, B, O) of the mixture, classification
+        log probabilities (S, B, C).
+    """
+    full = member_weights(weights, challenger_share)[:, :, None, None]  # (S, M + 1, 1, 1)
+    if task == "classification":
+        return Predictive(torch.logsumexp(predictive.mean + full, dim=1), predictive.var)
+    w = full.exp()
+    mean = (w * predictive.mean).sum(1)
+    var = (w * (predictive.var + (predictive.mean - mean[:, None]).square())).sum(1)
+    return Predictive(mean, var)
+
+
+def member_weights(weights: Tensor, challenger_share: float) -> Tensor:
+    """Log weights (S, M + 1) of the live members and the challenger."""
+    last = torch.full_like(weights[:, :1], math.log(challenger_share))
+    return torch.cat([weights + math.log1p(-challenger_share), last], dim=1)
+
+
+def row_nll(task: TaskKind, predictive: Predictive, weights: Tensor, challenger_share: float, y: Tensor) -> Tensor:
+    """Negative log-likelihood of each row under the served mixture, in nats.
+
+    Args:
+        task: What ``predictive`` holds.
+        predictive: All members, the challenger last.
+        weights: (S, M) log weights of the live members.
+        challenger_share: h₀.
+        y: (S, B, O) targets in the learners' scale, or (S, B) class indices.
+
+    Returns:
+        (S, B).
+    """
+    full = member_weights(weights, challenger_share)[:, :, None]
+    if task == "classification":
+        index = y[:, None, :, None].expand(-1, predictive.mean.shape[1], -1, -1)
+        log_p = predictive.mean.gather(-1, index)[..., 0]
+    else:
+        z2 = (y[:, None] - predictive.mean).square() / predictive.var
+        log_p = -0.5 * (z2 + predictive.var.log() + LOG_2PI).sum(-1)
+    return -torch.logsumexp(full + log_p, dim=1)

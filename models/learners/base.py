@@ -1,0 +1,83 @@
+"""The interface that every learner has."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from models.types import Batch, Episode, Evidence, Predictive, Tensors
+
+
+class Learner(Protocol):
+    """How one expert of a model is meta-trained, adapted and asked.
+
+    A learner is a frozen dataclass built as ``LEARNERS[name](task=…, inputs=F, outputs=O or C, **hyper_parameters)``.
+    It keeps nothing: ``meta`` (learned offline, shared by all streams) and ``state`` (a stream's own, leading axis S)
+    are flat dicts of tensors that come in and go out. All methods are pure and batched over streams. Predictions come
+    from ``members`` live members followed by one *challenger*: the meta-initialization plus the rows since the
+    detector's statistic last left zero, or the meta-initialization alone where a learner keeps no such posterior.
+    """
+
+    @property
+    def members(self) -> int:
+        """Number of live members, the challenger not counted."""
+        ...
+
+    @property
+    def adaptable(self) -> frozenset[str]:
+        """Fields of a stream's configuration that change this learner (``window_rows``, ``steps``)."""
+        ...
+
+    @property
+    def keeps_challenger(self) -> bool:
+        """Whether the challenger is a posterior that ``reset`` can take over; else it needs the rows again."""
+        ...
+
+    @property
+    def sequential(self) -> bool:
+        """Whether ``meta_loss`` judges each query row given the query rows before it too."""
+        ...
+
+    def meta_init(self, generator: torch.Generator) -> Tensors:
+        """Draw the learned tensors as they are before meta-training, without any stream axis."""
+        ...
+
+    def init(self, meta: Tensors, streams: int) -> Tensors:
+        """State of ``streams`` streams at the meta-initialization; every tensor leads with S."""
+        ...
+
+    def predict(self, meta: Tensors, state: Tensors, x: Tensor) -> Predictive:
+        """Predictive distributions of rows ``x`` (S, B, F) under each member."""
+        ...
+
+    def update(self, meta: Tensors, state: Tensors, batch: Batch, window: Batch) -> tuple[Tensors, Evidence]:
+        """Learn a batch.
+
+        Args:
+            meta: Learned tensors.
+            state: State before the batch.
+            batch: The new rows. A stream whose mask is empty keeps its state.
+            window: The last retained rows since the last re-adaptation, newest last, ``batch`` included (as far as
+                the window is long).
+
+        Returns:
+            The new state, and the log-likelihood of the batch under the state before it.
+        """
+        ...
+
+    def reset(self, meta: Tensors, state: Tensors, alarm: Tensor, idle: Tensor, since: Batch | None) -> Tensors:
+        """Act on the detector's decision, after ``update``.
+
+        Args:
+            meta: Learned tensors.
+            state: State after the update.
+            alarm: (S,) bool; these streams re-adapt from the meta-initialization.
+            idle: (S,) bool; the statistic is at zero: the challenger starts again from the meta-initialization.
+            since: Rows to re-adapt on, time in their order. ``None``, only where ``keeps_challenger``: the challenger
+                has learned just these rows already, take it over.
+        """
+        ...
+
+    def meta_loss(self, meta: Tensors, episode: Episode) -> Tensor:
+        """Scalar to minimise: loss on the queries after adapting to the supports, mean over tasks."""
+        ...

@@ -1,0 +1,296 @@
+"""Learners that adapt every weight of a network by a few gradient steps from a meta-learned initialization.
+
+What MAML and Meta-SGD share: the inner loop, the noise model, serving and the meta-objective. They differ in the rates.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from models import losses
+from models.networks import Mlp, per_stream
+from models.types import Batch, Episode, Evidence, Predictive, TaskKind, Tensors
+
+_RATE_RANGE = 3.0
+_LEAST_VARIANCE = 1e-6
+_NOISE_PACE = 4.0  # the noise model is fitted at this multiple of the outer rate: short trainings must get there too
+_NORM_FLOOR = 1e-12  # under the square root, whose slope at zero is infinite
+
+
+def bounded_rate(base: float, free: Tensor) -> Tensor:
+    """``base·exp(3·tanh(free/3))``: a learned rate that stays within a factor of e³ ≈ 20 of ``base``."""
+    return base * torch.exp(_RATE_RANGE * torch.tanh(free / _RATE_RANGE))
+
+
+class _Noise(NamedTuple):
+    """What the errors of an adapted network are made of: var(k rows of support) = noise + spread·e^(−k/rows)."""
+
+    noise: Tensor  # (O,) what stays
+    spread: Tensor  # (O,) how far tasks are from the initialization
+    rows: Tensor  # () how many rows of support it takes to get there
+
+
+@dataclass(frozen=True)
+class GradientLearner(ABC):
+    """θ' = θ − rate ⊙ ∇θ mean loss on the support, ``steps`` times; one live member.
+
+    Serving starts from the meta-initialization with every batch, on the window, so that steps do not add up. The
+    gradient of each stream is clipped to the norm ``gradient_clip``; a step that would leave the finite numbers is not
+    taken. The challenger is the meta-initialization.
+
+    Attributes:
+        task: ``regression`` (squared error) or ``classification`` (cross-entropy).
+        inputs: F.
+        outputs: O outputs, or C classes.
+        hidden: Widths of the hidden layers.
+        activation: ``relu`` or ``tanh``.
+        inner_lr: Rate of the inner steps, or where learned rates start.
+        steps: Inner steps, in meta-training and when serving.
+        extra_steps: Further steps when serving. Their rates were not trained, so each is kept only if it lowers the
+            loss on the support; otherwise it is undone and the stream's rate is halved.
+        first_order: Leave second derivatives out of the meta-gradient.
+        gradient_clip: Greatest norm of a stream's inner gradient.
+    """
+
+    task: TaskKind
+    inputs: int
+    outputs: int
+    hidden: tuple[int, ...] = (40, 40)
+    activation: str = "relu"
+    inner_lr: float = 0.01
+    steps: int = 1
+    extra_steps: int = 0
+    first_order: bool = False
+    gradient_clip: float = 100.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", tuple(self.hidden))  # a list, when read from JSON
+        if self.steps < 0 or self.extra_steps < 0:
+            raise ValueError(f"steps and extra_steps must not be negative, got {self.steps} and {self.extra_steps}")
+        if not (self.inner_lr > 0.0 and self.gradient_clip > 0.0):
+            raise ValueError(f"inner_lr and gradient_clip must be above 0, got {self.inner_lr}, {self.gradient_clip}")
+
+    @property
+    def network(self) -> Mlp:
+        """The network that is adapted."""
+        return Mlp((self.inputs, *self.hidden, self.outputs), activation=self.activation)
+
+    @property
+    def members(self) -> int:
+        """One live member."""
+        return 1
+
+    @property
+    def adaptable(self) -> frozenset[str]:
+        """A stream may choose both its window and its steps."""
+        return frozenset({"window_rows", "steps"})
+
+    @property
+    def keeps_challenger(self) -> bool:
+        """The challenger is the initialization: re-adapting needs the rows again."""
+        return False
+
+    @property
+    def sequential(self) -> bool:
+        """All query rows are judged from the support alone."""
+        return False
+
+    def with_steps(self, steps: int) -> Self:
+        """The same learner taking ``steps`` inner steps, trained rates or not (past the trained, the last rate)."""
+        return replace(self, steps=steps)
+
+    @abstractmethod
+    def rates(self, meta: Tensors, step: int) -> Mapping[str, Tensor]:
+        """Rate of each tensor of the network at an inner step, broadcastable to the tensor."""
+
+    @abstractmethod
+    def rates_init(self) -> Tensors:
+        """Learned tensors that ``rates`` needs, before meta-training."""
+
+    def meta_init(self, generator: torch.Generator) -> Tensors:
+        """Draw the initialization; rates start at ``inner_lr``, and for regression the noise at one standard unit."""
+        meta = self.network.init(generator) | self.rates_init()
+        if self.task == "regression":
+            meta["free_noise"] = torch.zeros(self.outputs)
+            meta["free_spread"] = torch.zeros(self.outputs)
+            meta["free_rows"] = torch.full((), 0.25)
+        return meta
+
+    def init(self, meta: Tensors, streams: int) -> Tensors:
+        """Streams at the initialization: ``rows`` of support, the network's tensors and, for regression, ``noise``."""
+        state = {name: tensor.clone() for name, tensor in per_stream(meta, self.network.names, streams).items()}
+        state["rows"] = torch.zeros(streams, dtype=meta["bias_0"].dtype)
+        if self.task == "regression":
+            state["noise"] = _noise(meta).noise.expand(streams, -1).clone()
+        return state
+
+    @torch.no_grad()
+    def predict(self, meta: Tensors, state: Tensors, x: Tensor) -> Predictive:
+        """Predictive distributions of the adapted network, then of the initialization."""
+        outputs = torch.stack([self.network.apply(state, x), self.network.apply(meta, x)], dim=1)  # (S, 2, B, O)
+        if self.task == "classification":
+            return Predictive(torch.log_softmax(outputs, dim=-1), outputs.new_empty(0))
+        support = torch.stack([state["rows"], torch.zeros_like(state["rows"])], dim=1)
+        var = _variance(meta, state["noise"].unsqueeze(1), support)  # (S, 2, O)
+        return Predictive(outputs, var.unsqueeze(2).expand_as(outputs))
+
+    @torch.no_grad()
+    def update(self, meta: Tensors, state: Tensors, batch: Batch, window: Batch) -> tuple[Tensors, Evidence]:
+        """Score the batch, then take the steps from the initialization on the window."""
+        predictive = self.predict(meta, state, batch.x)
+        evidence = self._evidence(predictive, batch)
+        new = self._fast_state(meta, window)
+        if self.task == "regression":
+            new["noise"] = self._tracked_noise(state["noise"], predictive, batch)
+        return _where(batch.mask.any(1), new, state), evidence
+
+    @torch.no_grad()
+    def reset(self, meta: Tensors, state: Tensors, alarm: Tensor, idle: Tensor, since: Batch | None) -> Tensors:  # noqa: ARG002  # the challenger is always at the initialization
+        """Re-adapt alarmed streams on ``since``; without rows they go back to the initialization. The noise stays."""
+        if not bool(alarm.any()):
+            return state
+        fresh = self.init(meta, alarm.shape[0]) if since is None else self._fast_state(meta, since)
+        return state | _where(alarm, {name: fresh[name] for name in (*self.network.names, "rows")}, state)
+
+    def meta_loss(self, meta: Tensors, episode: Episode) -> Tensor:
+        """Loss on the queries after adapting to the supports; for regression also what fits the noise model."""
+        adapted = self.adapt(meta, episode.support, differentiable=True)
+        loss = self._loss(adapted, episode.query).mean()
+        return loss if self.task == "classification" else loss + self._noise_loss(meta, adapted, episode)
+
+    def query_loss(self, meta: Tensors, episode: Episode) -> Tensor:
+        """The part of ``meta_loss`` that trains the initialization and the rates: mean query loss after the steps."""
+        return self._loss(self.adapt(meta, episode.support, differentiable=True), episode.query).mean()
+
+    def adapt(self, meta: Tensors, support: Batch, *, differentiable: bool = False) -> Tensors:
+        """The network's tensors, (S, …) each, after the inner steps on ``support``; without rows, the initialization.
+
+        Args:
+            meta: Learned tensors.
+            support: Rows of S streams or tasks.
+            differentiable: Keep the graph back to ``meta``, if that asks for one. Otherwise none survives the call.
+        """
+        names = self.network.names
+        fast = per_stream(meta, names, support.x.shape[0])
+        differentiable = differentiable and torch.is_grad_enabled() and any(t.requires_grad for t in meta.values())
+        if not differentiable:
+            fast = {name: tensor.detach() for name, tensor in fast.items()}
+        for step in range(self.steps):
+            _, gradient = self._gradient(fast, support, differentiable=differentiable)
+            rates = self.rates(meta, step)
+            stepped = {name: fast[name] - rates[name] * gradient[name] for name in names}
+            fast = stepped if differentiable else _where(_finite(stepped), stepped, fast)
+        if differentiable or self.extra_steps == 0:
+            return fast
+        return self._descend(fast, self.rates(meta, self.steps), support)
+
+    def _descend(self, fast: Tensors, rates: Mapping[str, Tensor], support: Batch) -> Tensors:
+        """``extra_steps`` steps whose rates were not trained: those that raise a stream's loss are undone."""
+        scale = torch.ones(support.x.shape[0], dtype=support.x.dtype)
+        loss, gradient = self._gradient(fast, support)
+        for _ in range(self.extra_steps):
+            stepped = {name: fast[name] - _along(scale, fast[name]) * rates[name] * gradient[name] for name in fast}
+            new_loss, new_gradient = self._gradient(stepped, support)
+            better = _finite(stepped) & (new_loss <= loss)  # false where the loss is not a number
+            fast, gradient = _where(better, stepped, fast), _where(better, new_gradient, gradient)
+            loss, scale = torch.where(better, new_loss, loss), torch.where(better, scale, 0.5 * scale)
+        return fast
+
+    def _gradient(self, fast: Tensors, batch: Batch, *, differentiable: bool = False) -> tuple[Tensor, Tensors]:
+        """Loss (S,) and its clipped gradient. The streams' losses are independent, so one sum gives all gradients."""
+        with torch.enable_grad():
+            if not differentiable:
+                fast = {name: tensor.detach().requires_grad_() for name, tensor in fast.items()}
+            loss = self._loss(fast, batch)
+            create_graph = differentiable and not self.first_order
+            gradients = torch.autograd.grad(loss.sum(), list(fast.values()), create_graph=create_graph)
+            gradient = self._clipped(dict(zip(fast, gradients, strict=True)))
+        return (loss, gradient) if differentiable else (loss.detach(), gradient)
+
+    def _clipped(self, gradient: Tensors) -> Tensors:
+        """Each stream's gradient, scaled down to the norm ``gradient_clip`` where it is longer."""
+        with torch.no_grad():
+            excess = _norm(gradient) > self.gradient_clip
+        if not bool(excess.any()):
+            return gradient  # the usual case, and a good part of an iteration's time
+        scale = (self.gradient_clip / _norm(gradient)).clamp(max=1.0)  # (S,)
+        return {name: _along(scale, tensor) * tensor for name, tensor in gradient.items()}
+
+    def _loss(self, tensors: Tensors, batch: Batch) -> Tensor:
+        """Mean loss over the rows of each stream: (S,)."""
+        outputs = self.network.apply(tensors, batch.x)
+        if self.task == "classification":
+            rows = losses.cross_entropy(torch.log_softmax(outputs, dim=-1), batch.y)
+        else:
+            rows = losses.squared_error(outputs, batch.y)
+        return losses.masked_mean(rows, batch.mask)
+
+    def _fast_state(self, meta: Tensors, window: Batch) -> Tensors:
+        fast = self.adapt(meta, window)
+        return fast | {"rows": window.mask.sum(1).to(window.x.dtype)}
+
+    def _evidence(self, predictive: Predictive, batch: Batch) -> Evidence:
+        y, mask = batch.y.unsqueeze(1), batch.mask.unsqueeze(1)
+        if self.task == "classification":
+            joint = losses.masked_sum(-losses.cross_entropy(predictive.mean, y), mask)
+            return Evidence(joint, joint)
+        joint = losses.masked_sum(-losses.gaussian_nll(predictive.mean, predictive.var, y), mask)
+        robust = losses.masked_sum(losses.student_t_log_density(predictive.mean, predictive.var, y), mask)
+        return Evidence(joint, robust)
+
+    def _tracked_noise(self, noise: Tensor, predictive: Predictive, batch: Batch) -> Tensor:
+        """The stream's noise after a batch: its squared errors count as far as they are not the initialization's."""
+        share = noise.unsqueeze(1) / predictive.var[:, 0]  # (S, B, O)
+        squared = (predictive.mean[:, 0] - batch.y).square()
+        return losses.track_variance(noise, share * squared, batch.mask)
+
+    def _noise_loss(self, meta: Tensors, adapted: Tensors, episode: Episode) -> Tensor:
+        """Gaussian nll of the query errors after adapting, and at the initialization; the errors are constants here."""
+        query = episode.query
+        with torch.no_grad():
+            after = self.network.apply(adapted, query.x)
+            before = self.network.apply(meta, query.x)
+        rows = episode.support.mask.sum(1).to(after.dtype)
+        noise = _noise(meta).noise
+        total = after.new_zeros(())
+        for mean, support in ((after, rows), (before, torch.zeros_like(rows))):
+            var = _variance(meta, noise, support).unsqueeze(1)  # (T, 1, O)
+            nll = losses.gaussian_nll(mean, var, query.y)
+            total = total + losses.masked_mean(nll, query.mask).mean()
+        return total
+
+
+def _noise(meta: Tensors) -> _Noise:
+    noise, spread, rows = ((_NOISE_PACE * meta[f"free_{part}"]).exp() for part in _Noise._fields)
+    return _Noise(noise + _LEAST_VARIANCE, spread, rows)
+
+
+def _variance(meta: Tensors, noise: Tensor, support: Tensor) -> Tensor:
+    """Predictive variance (…, O) of a network adapted on ``support`` (…) rows, whose stream has noise (…, O)."""
+    model = _noise(meta)
+    return noise + model.spread * torch.exp(-support / model.rows).unsqueeze(-1)
+
+
+def _norm(tensors: Mapping[str, Tensor]) -> Tensor:
+    """(S,): Euclidean norm of all of a stream's numbers."""
+    squares = [tensor.square().flatten(1).sum(1) for tensor in tensors.values()]
+    return torch.stack(squares).sum(0).add(_NORM_FLOOR).sqrt()
+
+
+def _along(values: Tensor, like: Tensor) -> Tensor:
+    """Values (S,) shaped to scale a tensor (S, …)."""
+    return values.reshape(-1, *[1] * (like.dim() - 1))
+
+
+def _where(chosen: Tensor, new: Mapping[str, Tensor], old: Mapping[str, Tensor]) -> Tensors:
+    """Per stream, the new tensors where chosen (S,) and otherwise the old ones, bit for bit."""
+    return {name: torch.where(_along(chosen, tensor), tensor, old[name]) for name, tensor in new.items()}
+
+
+def _finite(tensors: Mapping[str, Tensor]) -> Tensor:
+    """(S,): whether all of a stream's numbers are finite."""
+    return torch.stack([tensor.isfinite().flatten(1).all(1) for tensor in tensors.values()]).all(0)

@@ -1,0 +1,343 @@
+"""Test, then train: how well streams are predicted while their labels come in.
+
+Rows stand in global time order. Row i is predicted from its stream's state then; its label reaches the learner after
+``delay`` further rows of the whole file, with 0 before the next row. A batch is N consecutive rows of one stream: all
+of them are predicted before any is learned, and the learner gets them together when the last label has arrived. The
+last rows' labels arrive after the end of the file.
+
+Streams do not influence each other, so several of them move in one call of the engine: what matters is the order of
+events within each stream, and that is fixed by the rows' places in the file.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from models.adaptation import Plan, predict_initial
+from models.bundle import Model
+from models.committee import row_nll
+from models.engine import Engine, Feedback, Outcome, Prediction
+from models.scores import Alarm, Run, Scores, score_rows, summarise
+from models.features import standardise
+from models.targets import from_scale, log_slope, to_scale
+from models.tasks.table import IntArray, Mask, Table
+from models.types import FloatArray, ModelSpec
+
+LANES = 64
+"""Most streams that move in one call."""
+PREDICT_ROWS = 256
+"""Most rows of one stream that are predicted in one call."""
+Progress = Callable[[int], None]
+"""Told the number of rows learned so far."""
+
+
+class Event(NamedTuple):
+    """Something that happens to a stream: rows (indices into the table) are predicted, or learned as one batch.
+
+    Attributes:
+        learn: Whether the rows are learned.
+        predict: Whether the rows are predicted; together with ``learn``: from the state before learning.
+        rows: Indices into the table, in time order.
+    """
+
+    learn: bool
+    predict: bool
+    rows: IntArray
+
+
+class Contender(Protocol):
+    """What can be run test-then-train: something that keeps a state for each stream."""
+
+    def open(self, stream: int) -> int:
+        """Start the table's stream ``stream``; returns a handle."""
+        ...
+
+    def close(self, handle: int) -> None:
+        """Forget a stream that has ended."""
+        ...
+
+    def predict(self, items: Sequence[tuple[int, IntArray]]) -> None:
+        """Predict rows of different streams from their present states."""
+        ...
+
+    def learn(self, items: Sequence[tuple[int, Event]]) -> None:
+        """Learn one batch each of different streams; predict its rows before, where the event says so."""
+        ...
+
+
+class Report(NamedTuple):
+    """A prequential run of a model and of its frozen initialization on the same rows.
+
+    Attributes:
+        adapted: The streams as served.
+        frozen: The meta-initialization, which never learns, with the same lag values.
+        lags: (rows, L) lag values that each row was predicted with.
+        scored: (rows,) rows that count.
+        table: The rows.
+        batch: Rows of a batch.
+        delay: Rows of the file after which a label is known.
+    """
+
+    adapted: Run
+    frozen: Run
+    lags: FloatArray
+    scored: Mask
+    table: Table
+    batch: int
+    delay: int
+
+    def scores(self) -> tuple[Scores, Scores]:
+        """Figures of the frozen initialization and of the adapted streams."""
+        return summarise(self.frozen, self.table, self.scored), summarise(self.adapted, self.table, self.scored)
+
+
+def prequential(
+    engine: Engine,
+    table: Table,
+    *,
+    batch: int = 1,
+    delay: int = 0,
+    scored: Mask | None = None,
+    progress: Progress | None = None,
+    lanes: int = LANES,
+) -> Report:
+    """Run a table's streams through an engine, test then train.
+
+    Args:
+        engine: Each stream of the table starts at its model's meta-initialization.
+        table: The rows.
+        batch: Rows of a batch, ≥ 1.
+        delay: Rows of the file after which a label is known, ≥ 0.
+        scored: (rows,) bool, rows that count; all by default. Every row is run.
+        progress: Told the number of rows learned so far.
+        lanes: Most streams that move in one call; 1 is the plain loop over one stream after the other.
+
+    Returns:
+        The report.
+
+    Raises:
+        InputError: A value that the model cannot take.
+    """
+    contender = _Adapted(engine, table)
+    cpu_seconds = run(contender, table, batch=batch, delay=delay, progress=progress, lanes=lanes)
+    adapted = Run(
+        "adapted",
+        score_rows(table.task, contender.predicted, contender.truth),
+        np.square(contender.predicted - contender.truth),
+        contender.loss,
+        cpu_seconds,
+        tuple(sorted(contender.alarms, key=lambda alarm: alarm.file_row)),
+    )
+    frozen = run_frozen(engine.model, table, contender.inputs, contender.targets, contender.lags)
+    everything = np.ones(table.rows, dtype=np.bool_)
+    return Report(adapted, frozen, contender.lags, everything if scored is None else scored, table, batch, delay)
+
+
+def run(
+    contender: Contender,
+    table: Table,
+    *,
+    batch: int = 1,
+    delay: int = 0,
+    progress: Progress | None = None,
+    lanes: int = LANES,
+) -> float:
+    """Take a contender through a table; returns its CPU seconds."""
+    if batch < 1 or delay < 0:
+        raise ValueError(f"batch {batch} must be at least 1 and delay {delay} at least 0")
+    rows_of = [np.flatnonzero(table.streams == code) for code in range(len(table.stream_names))]
+    waiting = sorted(range(len(rows_of)), key=lambda code: len(rows_of[code]))  # the longest stream starts first
+    active: list[tuple[int, Iterator[Event]]] = []
+    learned = 0
+    spent = 0.0
+    while waiting or active:
+        while waiting and len(active) < lanes:
+            code = waiting.pop()
+            active.append((contender.open(code), events(rows_of[code], batch, delay)))
+        due: list[tuple[int, Event]] = []
+        still = []
+        for handle, upcoming in active:
+            event = next(upcoming, None)
+            if event is None:
+                contender.close(handle)
+                continue
+            due.append((handle, event))
+            still.append((handle, upcoming))
+        active = still
+        began = time.process_time()
+        predicting = [(handle, event.rows) for handle, event in due if not event.learn]
+        if predicting:
+            contender.predict(predicting)
+        learning = [(handle, event) for handle, event in due if event.learn]
+        if learning:
+            contender.learn(learning)
+        spent += time.process_time() - began
+        learned += sum(len(event.rows) for _, event in learning)
+        if progress is not None:
+            progress(learned)
+    return spent
+
+
+def events(rows: IntArray, batch: int, delay: int) -> Iterator[Event]:
+    """What happens to one stream, in order.
+
+    Args:
+        rows: The stream's rows: ascending indices into the file.
+        batch: Rows of a batch.
+        delay: Rows of the file after which a label is known.
+    """
+    batches = [rows[start : start + batch] for start in range(0, len(rows), batch)]
+    if delay == 0:
+        yield from (Event(learn=True, predict=True, rows=each) for each in batches)
+        return
+    learned = 0
+    group: list[int] = []
+    for row in rows:
+        due = learned
+        while due < len(batches) and batches[due][-1] + delay < row:
+            due += 1
+        if group and (due > learned or len(group) == PREDICT_ROWS):
+            yield Event(learn=False, predict=True, rows=np.array(group))
+            group = []
+        yield from (Event(learn=True, predict=False, rows=each) for each in batches[learned:due])
+        learned = due
+        group.append(int(row))
+    if group:
+        yield Event(learn=False, predict=True, rows=np.array(group))
+    yield from (Event(learn=True, predict=False, rows=each) for each in batches[learned:])
+
+
+class _Adapted:
+    """The engine as a contender; collects what it answers."""
+
+    def __init__(self, engine: Engine, table: Table) -> None:
+        self.engine = engine
+        self.table = table
+        self.spec = engine.model.spec
+        self.inputs = engine.encode_inputs(table.values())
+        self.targets = engine.encode_targets(table.targets())
+        self.truth = self.targets[:, 0]
+        self.predicted = np.full(table.rows, math.nan)
+        self.loss = np.full(table.rows, math.nan)
+        self.lags = np.zeros((table.rows, 0))
+        self.alarms: list[Alarm] = []
+        self.stream_of: dict[int, int] = {}
+        self.index = {label: position for position, label in enumerate(self.spec.target.classes)}
+
+    def open(self, stream: int) -> int:
+        slot = self.engine.create()
+        self.stream_of[slot] = stream
+        return slot
+
+    def close(self, handle: int) -> None:
+        self.engine.release(handle)
+        del self.stream_of[handle]
+
+    def predict(self, items: Sequence[tuple[int, IntArray]]) -> None:
+        answers = self.engine.predict([(slot, self.inputs[rows]) for slot, rows in items])
+        for (_, rows), answer in zip(items, answers, strict=True):
+            self._take(rows, answer)
+            self.loss[rows] = row_losses(self.spec, answer, self.truth[rows])
+
+    def learn(self, items: Sequence[tuple[int, Event]]) -> None:
+        feedback = [
+            Feedback(
+                slot, self.inputs[event.rows], self.targets[event.rows], None if event.predict else self.lags[event.rows]
+            )
+            for slot, event in items
+        ]
+        tick = self.engine.step(feedback)
+        self.engine.apply(tick)
+        for (slot, event), outcome in zip(items, tick.outcomes, strict=True):
+            if event.predict:
+                self._take(event.rows, outcome.prediction)
+                self.loss[event.rows] = outcome.loss
+            if outcome.decision.kind == "drift":
+                self._raise(self.stream_of[slot], int(event.rows[-1]), outcome)
+
+    def _take(self, rows: IntArray, answer: Prediction) -> None:
+        if self.table.task == "classification":
+            self.predicted[rows] = [self.index[label] for label in answer.predictions]
+        else:
+            self.predicted[rows] = answer.predictions
+        if answer.lags.shape[1]:
+            if not self.lags.shape[1]:
+                self.lags = np.full((self.table.rows, answer.lags.shape[1]), math.nan)
+            self.lags[rows] = answer.lags
+
+    def _raise(self, stream: int, file_row: int, outcome: Outcome) -> None:
+        since = outcome.decision.rows_since_change
+        self.alarms.append(
+            Alarm(
+                stream=self.table.stream_names[stream],
+                row=outcome.rows_seen - 1,
+                file_row=file_row,
+                detector=self.spec.detector.name,
+                statistic=outcome.decision.statistic,
+                change_row=outcome.rows_seen - since if since > 0 else -1,
+            )
+        )
+
+
+@torch.no_grad()
+def run_frozen(
+    model: Model, table: Table, inputs: FloatArray, targets: FloatArray, lags: FloatArray | None = None
+) -> Run:
+    """The meta-initialization on every row of a table, learning nothing.
+
+    Args:
+        model: The model.
+        table: The rows.
+        inputs: (rows, D) encoded inputs.
+        targets: (rows, O) encoded targets.
+        lags: (rows, L) lag values that each row was predicted with.
+    """
+    spec, plan = model.spec, Plan.of(model.spec)
+    raw = [standardise(spec.features, inputs)] + ([] if lags is None else [lags])
+    z = torch.from_numpy(np.concatenate(raw, axis=1).astype(np.float32))[None]  # (1, rows, D + L)
+    scaled = to_scale(spec.target, targets) if spec.task == "regression" else targets
+    y = torch.from_numpy(scaled.astype(np.float32))[None]
+    truth, predicted, loss = targets[:, 0], np.empty(table.rows), np.empty(table.rows)
+    began = time.process_time()
+    for start in range(0, table.rows, PREDICT_ROWS):
+        rows = slice(start, start + PREDICT_ROWS)
+        served, fresh, members = predict_initial(plan, model.meta, z[:, rows])
+        at = y[:, rows] if spec.task == "regression" else y[:, rows, 0].to(torch.int64)
+        loss[rows] = row_nll(spec.task, members, fresh["weights"], spec.challenger_share, at)[0].numpy()
+        if spec.task == "regression":
+            predicted[rows] = from_scale(spec.target, served.mean[0].to(torch.float64))[:, 0].numpy()
+        else:
+            predicted[rows] = served.mean[0].argmax(-1).numpy()
+    cpu_seconds = time.process_time() - began
+    if spec.task == "regression":
+        loss -= log_slope(spec.target, torch.from_numpy(targets)).sum(-1).numpy()
+    return Run("frozen start", score_rows(spec.task, predicted, truth), np.square(predicted - truth), loss, cpu_seconds)
+
+
+def row_losses(spec: ModelSpec, answer: Prediction, truth: FloatArray) -> FloatArray:
+    """Negative log-likelihood in nats of each row under an answer given earlier.
+
+    Args:
+        spec: The model.
+        answer: Probabilities, or means and standard deviations. For regression the density is taken as normal in the
+            model's own scale of the target.
+        truth: (rows,) labels, or class indices.
+
+    Returns:
+        (rows,) nats.
+    """
+    if answer.probabilities is not None:
+        chosen = np.array(answer.probabilities)[np.arange(len(truth)), truth.astype(np.int64)]
+        return np.asarray(-np.log(np.clip(chosen, 1e-12, 1.0)), dtype=np.float64)
+    if answer.std is None:
+        return np.full(len(truth), math.nan)
+    mean, std = np.array(answer.predictions)[:, None], np.array(answer.std)
+    slope = log_slope(spec.target, torch.from_numpy(mean)).numpy()[:, 0]
+    deviation = to_scale(spec.target, truth[:, None])[:, 0] - to_scale(spec.target, mean)[:, 0]
+    scaled = np.maximum(std, 1e-12) * np.exp(slope)
+    normal = 0.5 * np.square(deviation / scaled) + np.log(scaled) + 0.5 * math.log(2 * math.pi)
+    return np.asarray(normal - log_slope(spec.target, torch.from_numpy(truth[:, None])).numpy()[:, 0], dtype=np.float64)

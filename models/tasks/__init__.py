@@ -1,0 +1,6 @@
+"""Where tasks come from: tables of labelled rows, and built-in families."""
+
+from models.tasks.table import Mask, Table, read_stream_names, rows_mask, streams_mask
+from models.tasks.tables import column_names, read_table, read_table_for
+
+__all__ = ["Mask", "Table", "column_names", "read_stream_names", "read_table", "read_table_for", "rows_mask", "streams_mask"]

@@ -1,0 +1,257 @@
+"""A table as a source of tasks: stretches of its streams, seen as the server will see them.
+
+Rows become network inputs by the same code as in serving: bundle statistics, lag columns at the stated label delay.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.features import encode_rows, init_standardiser, lag_columns, lag_width, network_inputs, standardise
+from models.targets import encode_targets, to_scale, yeo_johnson
+from models.tasks.table import IntArray, Table
+from models.types import Batch, Episode, Feature, FloatArray, Lags, ModelSpec, Target
+
+LENGTHS = (16, 64, 128, 256)
+"""Rows of an episode, drawn evenly: short ones teach a cold start, long ones a warm stream."""
+EPISODE_ROWS = 2048
+"""Rows of a meta-batch, all its episodes together."""
+INPUT_NOISE = 0.1
+"""Standard deviation of the noise on inputs in training, in standardised units."""
+LAG_DROPOUT = 0.1
+"""Share of episodes that see no known labels, as the frozen start does."""
+
+
+class Prepared(NamedTuple):
+    """A table's rows as tensors.
+
+    Attributes:
+        x: (rows, F) network inputs under the bundle's statistics.
+        y: (rows, O) targets in the learners' scale, or (rows,) class indices.
+        streams: Indices of each stream's rows, in time order.
+        lag_columns: L, the number of lag columns at the end of ``x`` (one more column says that none is known).
+    """
+
+    x: Tensor
+    y: Tensor
+    streams: list[IntArray]
+    lag_columns: int
+
+
+def fit_features(table: Table) -> tuple[Feature, ...]:
+    """Statistics and vocabularies of a table's feature columns."""
+    features = []
+    for name, column in table.columns.items():
+        if isinstance(column, list):
+            known = sorted({value for value in column if value is not None})
+            missing = any(value is None for value in column)
+            features.append(Feature(name, "categorical", categories=tuple(known), missing=missing))
+            continue
+        there = column[~np.isnan(column)]
+        mean, std = (float(there.mean()), float(there.std())) if len(there) else (0.0, 1.0)
+        small = 1e-9 * max(1.0, abs(mean))
+        features.append(Feature(name, mean=mean, std=std if std > small else 1.0, missing=len(there) < len(column)))
+    return tuple(features)
+
+
+def fit_target(table: Table, power: float) -> Target:
+    """Classes, or the scale of a numeric target after a Yeo-Johnson transform."""
+    if table.task == "classification":
+        return Target(table.target_name, classes=table.classes)
+    labels = np.asarray(table.target, dtype=np.float64)
+    moved = yeo_johnson(torch.from_numpy(labels), power)
+    std = float(moved.std(correction=0))
+    return Target(
+        table.target_name,
+        mean=(float(moved.mean()),),
+        std=(std if std > 0 else 1.0,),
+        power=power,
+        low=(float(labels.min()),),
+        high=(float(labels.max()),),
+    )
+
+
+def likely_power(labels: FloatArray) -> float:
+    """Yeo-Johnson exponent of greatest likelihood, on a grid of tenths from -1 to 2."""
+    y = torch.from_numpy(labels)
+    signed = (torch.sign(y) * y.abs().log1p()).sum()
+    grid = [round(-1 + 0.1 * k, 1) for k in range(31)]
+    score = [
+        float(-0.5 * len(labels) * (yeo_johnson(y, power).var(correction=0) + 1e-12).log() + (power - 1) * signed)
+        for power in grid
+    ]
+    return grid[int(np.argmax(score))]
+
+
+def season_rows(table: Table, longest: int = 200) -> int | None:
+    """Lag, in rows of a stream, at which the target's differences repeat most; None where nothing clearly does.
+
+    A peak of the autocorrelation (averaged over streams) above 0.2 that also beats the way there.
+    """
+    if table.task == "classification":
+        return None
+    labels = np.asarray(table.target, dtype=np.float64)
+    total, count = np.zeros(longest + 1), 0
+    for code in range(len(table.stream_names)):
+        series = np.diff(labels[table.streams == code])
+        if len(series) < 4 * longest:
+            continue
+        centred = series - series.mean()
+        spectrum = np.abs(np.fft.rfft(centred, 2 * len(centred))) ** 2
+        correlation = np.fft.irfft(spectrum)[: longest + 1]
+        total, count = total + correlation / max(correlation[0], 1e-12), count + 1
+    if not count:
+        return None
+    correlation = total / count
+    peak = int(np.argmax(correlation[3:]) + 3)
+    return peak if correlation[peak] > 0.2 else None  # noqa: PLR2004 - stated above
+
+
+def own_delay(table: Table, delay: int) -> int:
+    """Median number of a stream's own rows among the last ``delay`` rows of the table, whose labels are not known yet."""
+    if not delay:
+        return 0
+    waits = []
+    for code in range(len(table.stream_names)):
+        places = np.flatnonzero(table.streams == code)
+        waits.append(np.arange(len(places)) - np.searchsorted(places, places - delay, side="left"))
+    return int(np.median(np.concatenate(waits)))
+
+
+def lag_values(spec: ModelSpec, table: Table, labels: FloatArray, delay: int) -> FloatArray:
+    """(rows, L) lag columns of every row: the labels of its own stream that are known after ``delay`` rows.
+
+    Args:
+        spec: The model; its lags say which columns.
+        table: Rows in time order.
+        labels: (rows, V) known-label vectors in the learners' scale.
+        delay: Rows of the table after which a label is known.
+    """
+    columns = np.full((table.rows, lag_columns(spec)), np.nan)
+    width = labels.shape[1]
+    for code in range(len(table.stream_names)):
+        places = np.flatnonzero(table.streams == code)
+        known = np.searchsorted(places, places - delay, side="left")  # labels known before each row
+        own = labels[places]
+        for position, offset in enumerate(spec.lags.offsets):
+            there = known >= offset
+            block = slice(position * width, (position + 1) * width)
+            columns[places[there], block] = own[known[there] - offset]
+        for position, rate in enumerate(spec.lags.rates, start=len(spec.lags.offsets)):
+            means = _weighted_means(own, rate)
+            there = known > 0
+            block = slice(position * width, (position + 1) * width)
+            columns[places[there], block] = means[known[there] - 1]
+    return columns
+
+
+def _weighted_means(own: FloatArray, rate: float) -> FloatArray:
+    """Exponentially weighted mean after each label, plain mean at first; as ``adaptation`` keeps it."""
+    means = np.empty_like(own)
+    mean = np.zeros(own.shape[1])
+    for row, label in enumerate(own):
+        gain = max(rate, 1.0 / (row + 1))
+        mean = (1 - gain) * mean + gain * label
+        means[row] = mean
+    return means
+
+
+def label_vectors(spec: ModelSpec, y: FloatArray) -> FloatArray:
+    """(rows, V): targets in the learners' scale; ±1 for two classes, one-hot for more."""
+    if spec.task == "regression":
+        return y
+    index = y[:, 0].astype(np.int64)
+    width = lag_width(spec)
+    return np.asarray((2.0 * index - 1.0)[:, None] if width == 1 else np.eye(width)[index], dtype=np.float64)
+
+
+def prepare(spec: ModelSpec, table: Table, delay: int) -> Prepared:
+    """All rows of a table as the network will see them."""
+    encoded = encode_targets(spec, table.targets())
+    y = to_scale(spec.target, encoded) if spec.task == "regression" else encoded
+    z = standardise(spec.features, encode_rows(spec.features, table.values()))
+    lags = lag_values(spec, table, label_vectors(spec, y), delay)
+    fresh = init_standardiser(spec, 1)
+    rows = torch.from_numpy(np.concatenate([z, lags], axis=1)).to(torch.float32)
+    x = network_inputs(spec, fresh["x_mean"], fresh["x_var"], rows[None])[0]
+    target = torch.from_numpy(y)
+    return Prepared(
+        x,
+        target.to(torch.float32) if spec.task == "regression" else target[:, 0].to(torch.int64),
+        [np.flatnonzero(table.streams == code) for code in range(len(table.stream_names))],
+        lag_columns(spec),
+    )
+
+
+class Stretches(NamedTuple):
+    """Draws meta-batches: stretches of consecutive rows of the streams, first part support, rest query.
+
+    Attributes:
+        data: The rows.
+        streams: Indices of the rows that may be drawn, stream by stream.
+        sequential: Whether the learner judges every row given the rows before it; else half is support.
+        lengths: Rows of an episode, drawn evenly.
+    """
+
+    data: Prepared
+    streams: Sequence[IntArray]
+    sequential: bool
+    lengths: tuple[int, ...] = LENGTHS
+
+    def __call__(self, generator: torch.Generator) -> Episode:
+        """Draw one meta-batch."""
+        longest = max(len(places) for places in self.streams)
+        rows = min(int(_draw(len(self.lengths), generator, self.lengths)), longest)
+        usable = [places for places in self.streams if len(places) >= rows]
+        sizes = torch.tensor([float(len(places)) for places in usable])
+        tasks = max(1, EPISODE_ROWS // rows)
+        chosen = torch.multinomial(sizes, tasks, replacement=True, generator=generator)
+        starts = torch.rand(tasks, generator=generator)
+        index = np.stack(
+            [
+                usable[code][(first := int(start * (len(usable[code]) - rows + 1))) : first + rows]
+                for code, start in zip(chosen.tolist(), starts.tolist(), strict=True)
+            ]
+        )
+        x = self.data.x[index]
+        x = x + INPUT_NOISE * torch.randn(x.shape, generator=generator)
+        if self.data.lag_columns:
+            blind = torch.rand(tasks, generator=generator) < LAG_DROPOUT
+            last = self.data.lag_columns + 1
+            x[blind, :, -last:-1] = 0.0
+            x[blind, :, -1] = 1.0
+        return _episode(x, self.data.y[index], 0 if self.sequential else rows // 2)
+
+
+def held_out(data: Prepared, streams: Sequence[IntArray], *, sequential: bool, rows: int) -> list[Episode]:
+    """Consecutive stretches of ``rows`` rows that cover the streams, for meta-validation; shorter streams in full."""
+    episodes = []
+    for places in streams:
+        size = min(rows, len(places))
+        if size < 2:  # noqa: PLR2004 - one row to adapt on and one to judge
+            continue
+        index = np.stack([places[start : start + size] for start in range(0, len(places) - size + 1, size)])
+        for part in np.array_split(index, max(1, len(index) // 32)):
+            episodes.append(_episode(data.x[part], data.y[part], 0 if sequential else size // 2))
+    return episodes
+
+
+def with_lags(spec: ModelSpec, lags: Lags) -> ModelSpec:
+    """The spec with other lag columns."""
+    return replace(spec, lags=lags)
+
+
+def _episode(x: Tensor, y: Tensor, support: int) -> Episode:
+    mask = torch.ones(x.shape[:2], dtype=torch.bool)
+    return Episode(
+        Batch(x[:, :support], y[:, :support], mask[:, :support]),
+        Batch(x[:, support:], y[:, support:], mask[:, support:]),
+    )
+
+
+def _draw(count: int, generator: torch.Generator, values: Sequence[int]) -> int:
+    return values[int(torch.randint(count, (1,), generator=generator))]
