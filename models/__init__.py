@@ -3,12 +3,18 @@
 Nothing here knows HTTP, clocks, threads of others or where files lie.
 """
 
+from models.answers import Decision, Outcome, Prediction, Status
 from models.bundle import Model, read_bundle, write_bundle
-from models.engine import Decision, Engine, Feedback, Outcome, Prediction, Status, StreamConfig, Tick
+from models.engine import Engine, Feedback, Tick, use_threads
 from models.errors import BundleError, DataError, InputError, ModelsError, SnapshotError, TrainingError
 from models.evaluation import Evaluation, evaluate
-from models.prequential import Report, events, prequential
+from models.learners import LEARNERS, Learner
+from models.lockstep import events
+from models.metatrain import Progress as MetaProgress
+from models.metatrain import meta_train
+from models.prequential import Report, prequential
 from models.scores import Alarm, Run, Scores, default_window, rolling_score, score_rows, summarise, summarise_streams
+from models.stream_config import StreamConfig
 from models.tasks import (
     Mask,
     Table,
@@ -19,11 +25,14 @@ from models.tasks import (
     rows_mask,
     streams_mask,
 )
+from models.tasks.sinusoid import Sinusoid, SinusoidEpisodes, SinusoidTasks
 from models.trainer import TrainingReport, TrainProgress, TrainSettings, train_table, train_tasks
-from models.types import FloatArray, Label, ModelSpec, Value
+from models.types import Batch, FloatArray, Label, ModelSpec, Tensors, Value
 
 __all__ = [
+    "LEARNERS",
     "Alarm",
+    "Batch",
     "BundleError",
     "DataError",
     "Decision",
@@ -33,7 +42,9 @@ __all__ = [
     "FloatArray",
     "InputError",
     "Label",
+    "Learner",
     "Mask",
+    "MetaProgress",
     "Model",
     "ModelSpec",
     "ModelsError",
@@ -42,10 +53,14 @@ __all__ = [
     "Report",
     "Run",
     "Scores",
+    "Sinusoid",
+    "SinusoidEpisodes",
+    "SinusoidTasks",
     "SnapshotError",
     "Status",
     "StreamConfig",
     "Table",
+    "Tensors",
     "Tick",
     "TrainProgress",
     "TrainSettings",
@@ -56,6 +71,7 @@ __all__ = [
     "default_window",
     "evaluate",
     "events",
+    "meta_train",
     "prequential",
     "read_bundle",
     "read_stream_names",
@@ -67,7 +83,8 @@ __all__ = [
     "streams_mask",
     "summarise",
     "summarise_streams",
-    "write_bundle",
     "train_table",
     "train_tasks",
+    "use_threads",
+    "write_bundle",
 ]

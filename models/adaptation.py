@@ -4,7 +4,7 @@ A stream's state is a flat dict of tensors with a leading stream axis. ``step`` 
 what was observed out; no clock, no randomness, no files.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,8 +28,6 @@ from models.types import Batch, Evidence, ModelSpec, Predictive, Tensors
 SCORE_RATE = 0.01
 """Rate, per row, of the rolling loss and score."""
 NEVER = -1
-MAY_BE_MISSING = frozenset({"known", "window_z"})
-"""State in which NaN stands for a missing value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +49,11 @@ class Plan:
             for expert in spec.experts
         }
         return cls(spec, learners, DETECTORS[spec.detector.name](**spec.detector.settings))
+
+    @property
+    def keeps_window(self) -> bool:
+        """Whether a stream retains rows: not where every re-adaptation takes over a challenger."""
+        return not (self.detector.compares_challenger and all(one.keeps_challenger for one in self.learners.values()))
 
     @property
     def members(self) -> int:
@@ -99,6 +102,7 @@ class Observation(NamedTuple):
         nll: (S, B) nats in the learners' scale, under ``served``'s mixture.
         initial_nll: (S, B) the same under the frozen initialization.
         decisions: The detector's decisions.
+        entered: (S,) bool, a warning that was not there before the batch.
         rows_used: (S,) rows that a re-adaptation used, 0 where there was none.
         kept: (S,) bool, false where a result was not finite and the state before was kept.
     """
@@ -108,6 +112,7 @@ class Observation(NamedTuple):
     nll: Tensor
     initial_nll: Tensor
     decisions: Decisions
+    entered: Tensor
     rows_used: Tensor
     kept: Tensor
 
@@ -118,13 +123,14 @@ def init(plan: Plan, meta: Tensors, streams: int) -> Tensors:
     width, columns = lag_width(spec), lag_columns(spec)
     depth = max(spec.lags.offsets, default=0)
     outputs = len(spec.target.mean) if spec.task == "regression" else 1
+    held = spec.window_rows if plan.keeps_window else 0
     state: Tensors = {
         **init_standardiser(spec, streams),
         "weights": committee.init_weights(streams, plan.members),
         "known": torch.full((streams, depth, width), torch.nan),
         "known_mean": torch.zeros(streams, len(spec.lags.rates), width),
-        "window_z": torch.zeros(streams, spec.window_rows, len(spec.features) + columns),
-        "window_y": torch.zeros(streams, spec.window_rows, outputs),
+        "window_z": torch.zeros(streams, held, len(spec.features) + columns),
+        "window_y": torch.zeros(streams, held, outputs),
         "window_rows": torch.zeros(streams, dtype=torch.int64),
         "rows_seen": torch.zeros(streams, dtype=torch.int64),
         "drift_row": torch.full((streams,), NEVER, dtype=torch.int64),
@@ -153,20 +159,52 @@ def predict(plan: Plan, meta: Tensors, state: Tensors, z: Tensor) -> tuple[Predi
     return committee.serve(plan.spec.task, members, state["weights"], plan.spec.challenger_share), members
 
 
-def predict_initial(plan: Plan, meta: Tensors, z: Tensor) -> tuple[Predictive, Tensors, Predictive]:
-    """The frozen initialization's answer: served distribution, the state it stands for, all members."""
-    streams = z.shape[0]
-    fresh = init_standardiser(plan.spec, streams)
-    fresh["weights"] = committee.init_weights(streams, plan.members)
+def initial_state(plan: Plan, meta: Tensors) -> Tensors:
+    """What ``predict`` needs of a state, for one stream at the meta-initialization."""
+    fresh = init_standardiser(plan.spec, 1)
+    fresh["weights"] = committee.init_weights(1, plan.members)
     for name, learner in plan.learners.items():
-        one = learner.init(_part(meta, name), 1)
-        fresh |= _prefixed(name, {key: value.expand(streams, *value.shape[1:]) for key, value in one.items()})
-    served, members = predict(plan, meta, fresh, z)
-    return served, fresh, members
+        fresh |= _prefixed(name, learner.init(_part(meta, name), 1))
+    return fresh
+
+
+def predict_initial(
+    plan: Plan, meta: Tensors, z: Tensor, fresh: Tensors | None = None
+) -> tuple[Predictive, Tensors, Predictive]:
+    """The frozen initialization's answer: served distribution, the state it stands for, all members.
+
+    Args:
+        plan: The model's moving parts.
+        meta: The model's learned tensors.
+        z: (S, B, D + L) rows.
+        fresh: ``initial_state``, where the caller keeps it.
+    """
+    one = initial_state(plan, meta) if fresh is None else fresh
+    joined = z.flatten(0, 1)[None]  # all rows are one stream's: the start is the same for all
+    served, members = predict(plan, meta, one, joined)
+    streams, rows = z.shape[:2]
+    weights = one["weights"].expand(streams, -1)
+    return _unjoined(served, streams, rows), {**one, "weights": weights}, _unjoined(members, streams, rows)
+
+
+def _unjoined(joined: Predictive, streams: int, rows: int) -> Predictive:
+    """Back from (1, …, S·B, ·) to (S, …, B, ·)."""
+
+    def apart(values: Tensor) -> Tensor:
+        if not values.numel():
+            return values
+        return values[0].reshape(*values.shape[1:-2], streams, rows, values.shape[-1]).movedim(-3, 0)
+
+    return Predictive(apart(joined.mean), apart(joined.var))
 
 
 def step(
-    plan: Plan, meta: Tensors, state: Tensors, rows: Rows, decisions: Decisions | None = None
+    plan: Plan,
+    meta: Tensors,
+    state: Tensors,
+    rows: Rows,
+    decisions: Decisions | None = None,
+    fresh: Tensors | None = None,
 ) -> tuple[Tensors, Observation]:
     """Move S streams by one batch each.
 
@@ -177,6 +215,7 @@ def step(
         rows: The batch; ``rows.z`` holds the lag columns as they were when the rows were predicted. A stream with an
             empty mask keeps its state bit for bit.
         decisions: On replay the logged decisions, used instead of the detector's own.
+        fresh: ``initial_state``, where the caller keeps it.
 
     Returns:
         The new state, and what was observed from the state before.
@@ -186,17 +225,18 @@ def step(
     x = network_inputs(spec, state["x_mean"], state["x_var"], rows.z)
     y = rows.y if spec.task == "regression" else rows.y[..., 0].to(torch.int64)
     batch = Batch(x, y, rows.mask)
-    members = _members(plan, meta, state, x)
-    served = committee.serve(spec.task, members, state["weights"], h0)
-    nll = committee.row_nll(spec.task, members, state["weights"], h0, y)
-    initial, fresh, initial_members = predict_initial(plan, meta, rows.z)
-    initial_nll = committee.row_nll(spec.task, initial_members, fresh["weights"], h0, y)
-
     count = rows.mask.sum(1)
     new = dict(state)
-    new["window_z"], new["window_y"], new["window_rows"] = _push_window(spec, state, rows)
-    window = _window_batch(spec, state, new)
+    new["window_rows"] = (state["window_rows"] + count).clamp_max(spec.window_rows)
+    window = batch
+    if plan.keeps_window:
+        new["window_z"], new["window_y"] = _push_window(spec, state, rows, count)
+        window = _window_batch(spec, state, new)
     evidence = _learn(plan, meta, state, new, batch, window)
+    served = committee.serve(spec.task, evidence.predictive, state["weights"], h0)
+    nll = committee.row_nll(spec.task, evidence.predictive, state["weights"], h0, y)
+    initial, start, initial_members = predict_initial(plan, meta, rows.z, fresh)
+    initial_nll = committee.row_nll(spec.task, initial_members, start["weights"], h0, y)
 
     signals = _signals(spec, state["weights"], served, evidence, nll, y, rows.mask)
     detector_state = {
@@ -223,10 +263,11 @@ def step(
     drift = torch.from_numpy(decisions.drift)
     new["drift_row"] = torch.where(drift, new["rows_seen"], state["drift_row"])
     new["warned"] = torch.where(count > 0, torch.from_numpy(decisions.warning) & ~drift, state["warned"])
-    kept = _all_finite(new)
+    kept = _all_finite(plan, new)
     if not bool(kept.all()):
         new = {key: _where(kept, value, state[key]) for key, value in new.items()}
-    return new, Observation(served, initial, nll, initial_nll, decisions, rows_used, kept)
+    entered = new["warned"] & ~state["warned"]
+    return new, Observation(served, initial, nll, initial_nll, decisions, entered, rows_used, kept)
 
 
 def reset(plan: Plan, meta: Tensors, state: Tensors) -> Tensors:
@@ -236,21 +277,14 @@ def reset(plan: Plan, meta: Tensors, state: Tensors) -> Tensors:
 
 
 def _members(plan: Plan, meta: Tensors, state: Tensors, x: Tensor) -> Predictive:
-    parts = [
-        learner.predict(_part(meta, name), _part(state, name), x) for name, learner in plan.learners.items()
-    ]
-    if len(parts) == 1:
-        return parts[0]
-    live = [Predictive(part.mean[:, :-1], part.var[:, :-1] if part.var.numel() else part.var) for part in parts]
-    last = parts[0]
-    mean = torch.cat([*(part.mean for part in live), last.mean[:, -1:]], dim=1)
-    if not last.var.numel():
-        return Predictive(mean, last.var)
-    return Predictive(mean, torch.cat([*(part.var for part in live), last.var[:, -1:]], dim=1))
+    """All live members' distributions, the first expert's challenger last."""
+    return _joined(
+        [learner.predict(_part(meta, name), _part(state, name), x) for name, learner in plan.learners.items()]
+    )
 
 
 def _learn(plan: Plan, meta: Tensors, state: Tensors, new: Tensors, batch: Batch, window: Batch) -> Evidence:
-    """Update every expert into ``new``; the evidence of all live members, and of the first expert's challenger."""
+    """Update every expert into ``new``; the evidence of all live members, the first expert's challenger last."""
     found = []
     for name, learner in plan.learners.items():
         moved, evidence = learner.update(_part(meta, name), _part(state, name), batch, window)
@@ -259,9 +293,25 @@ def _learn(plan: Plan, meta: Tensors, state: Tensors, new: Tensors, batch: Batch
     if len(found) == 1:
         return found[0]
     return Evidence(
-        torch.cat([*(each.joint[:, :-1] for each in found), found[0].joint[:, -1:]], dim=1),
-        torch.cat([*(each.robust[:, :-1] for each in found), found[0].robust[:, -1:]], dim=1),
+        _challenger_last([each.joint for each in found]),
+        _challenger_last([each.robust for each in found]),
+        _joined([each.predictive for each in found]),
     )
+
+
+def _joined(parts: Sequence[Predictive]) -> Predictive:
+    if len(parts) == 1:
+        return parts[0]
+    var = parts[0].var
+    return Predictive(
+        _challenger_last([part.mean for part in parts]),
+        _challenger_last([part.var for part in parts]) if var.numel() else var,
+    )
+
+
+def _challenger_last(parts: Sequence[Tensor]) -> Tensor:
+    """Join members of several experts (S, M, …): all live ones, then the first expert's challenger."""
+    return torch.cat([*(part[:, :-1] for part in parts), parts[0][:, -1:]], dim=1)
 
 
 def _signals(
@@ -292,7 +342,7 @@ def _readapt(plan: Plan, meta: Tensors, new: Tensors, decisions: Decisions, idle
         known = torch.where(estimate > 0, estimate, spec.min_rows)
         used = torch.where(alarm, torch.minimum(known, new["window_rows"]), 0)
         new["window_rows"] = torch.where(alarm, used, new["window_rows"])
-        since = _window_batch(spec, new, new)
+        since = _window_batch(spec, new, new) if plan.keeps_window else None
         even = torch.full_like(new["weights"], -float(np.log(plan.members)))
         new["weights"] = torch.where(alarm[:, None], even, new["weights"])
         if plan.detector.compares_challenger:
@@ -307,19 +357,15 @@ def _readapt(plan: Plan, meta: Tensors, new: Tensors, decisions: Decisions, idle
     return used
 
 
-def _push_window(spec: ModelSpec, state: Tensors, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+def _push_window(spec: ModelSpec, state: Tensors, rows: Rows, count: Tensor) -> tuple[Tensor, Tensor]:
     """Append the batch's rows to the retained window (newest last), stream by stream as its mask says."""
-    count = rows.mask.sum(1)  # rows are packed at the front
-    length = spec.window_rows + rows.z.shape[1]
-    index = torch.arange(spec.window_rows)[None, :] + count[:, None]  # (S, W) positions in [window, batch]
-    index = index.clamp_max(length - 1)
+    index = torch.arange(spec.window_rows)[None, :] + count[:, None]  # (S, W) places in [window, batch]
 
     def pushed(window: Tensor, batch: Tensor) -> Tensor:
         joined = torch.cat([window, batch], dim=1)
         return joined.gather(1, index[..., None].expand(-1, -1, joined.shape[-1]))
 
-    held = (state["window_rows"] + count).clamp_max(spec.window_rows)
-    return pushed(state["window_z"], rows.z), pushed(state["window_y"], rows.y), held
+    return pushed(state["window_z"], rows.z), pushed(state["window_y"], rows.y)
 
 
 def _window_batch(spec: ModelSpec, standard: Tensors, held: Tensors) -> Batch:
@@ -359,14 +405,12 @@ def _remember(spec: ModelSpec, state: Tensors, y: Tensor, mask: Tensor) -> Tenso
     return {"known": known, "known_mean": mean}
 
 
-def _all_finite(state: Tensors) -> Tensor:
-    streams = state["rows_seen"].shape[0]
-    kept = torch.ones(streams, dtype=torch.bool)
-    for key, value in state.items():
-        if value.is_floating_point() and value.numel() and key not in MAY_BE_MISSING:
-            sound = ~value.isnan() if key.startswith("detector.") else value.isfinite()
-            kept &= sound.view(streams, -1).all(1)
-    return kept
+def _all_finite(plan: Plan, new: Tensors) -> Tensor:
+    """(S,) whether what learning changed is finite: a sum is not where a part is not."""
+    changed = [key for key in new if key.split(".", 1)[0] in plan.learners] + ["weights", "x_mean", "x_var"]
+    streams = new["rows_seen"].shape[0]
+    sums = [new[key].reshape(streams, -1).sum(1) for key in changed if new[key].is_floating_point()]
+    return torch.stack(sums).isfinite().all(0)
 
 
 def _where(kept: Tensor, new: Tensor, old: Tensor) -> Tensor:

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import cross_entropy, huber_loss
 
 from models.features import init_standardiser, input_width, network_inputs, standardise
+from models.lockstep import Event, Progress, run
 from models.networks import Mlp
-from models.prequential import Event, Progress, Report, run
+from models.params import flatten
+from models.prequential import Report
 from models.scores import Run, score_rows
 from models.targets import from_scale, log_slope, to_scale
 from models.tasks.table import IntArray, Table
@@ -26,6 +28,8 @@ LEARNING_RATE = 3e-3
 BETAS = (0.9, 0.999)
 GRADIENT_NORM_MAX = 1.0
 """A stream's gradient is scaled down to this norm, so that no single row throws its network."""
+HUBER_DELTA = 3.0
+"""Errors beyond this many standard deviations of the training labels pull linearly (regression)."""
 OUTPUT_CLIP = 10.0
 """Regression outputs are cut here, in standard deviations of the training labels."""
 NOISE_RATE = 0.01
@@ -55,7 +59,7 @@ def last_value(
     """
     middle = 0.0
     if spec.task == "regression":
-        middle = float(from_scale(spec.target, torch.zeros(spec.outputs, dtype=torch.float64))[0])
+        middle = float(from_scale(spec.target, np.zeros(spec.outputs))[0])
     contender = _LastValue(targets[:, 0], middle)
     cpu_seconds = run(contender, table, batch=batch, delay=delay, progress=progress)
     truth, nothing = targets[:, 0], np.full(table.rows, math.nan)
@@ -93,9 +97,8 @@ def online_sgd(
     contender = _OnlineSgd(spec, x, torch.from_numpy(scaled.astype(np.float32)), seed)
     cpu_seconds = run(contender, table, batch=report.batch, delay=report.delay, progress=progress)
     if spec.task == "regression":
-        at = torch.from_numpy(contender.predicted)[:, None]
-        predicted = from_scale(spec.target, at)[:, 0].numpy()
-        loss = contender.loss - log_slope(spec.target, torch.from_numpy(targets)).sum(-1).numpy()
+        predicted = from_scale(spec.target, contender.predicted[:, None])[:, 0]
+        loss = contender.loss - log_slope(spec.target, targets).sum(-1)
     else:
         predicted, loss = contender.predicted, contender.loss
     truth = targets[:, 0]
@@ -129,22 +132,25 @@ class _LastValue:
 
 
 class _OnlineSgd:
-    """Stacked networks, one a stream, moved by Adam."""
+    """One network a stream, each a vector of weights; Adam moves several in one call."""
 
     def __init__(self, spec: ModelSpec, x: Tensor, y: Tensor, seed: int) -> None:
         hidden = next((e.hyper_parameters["hidden"] for e in spec.experts if "hidden" in e.hyper_parameters), HIDDEN)
         self.task = spec.task
         self.network = Mlp((input_width(spec), *hidden, spec.outputs), activation="tanh")
-        self.start = self.network.init(torch.Generator().manual_seed(seed))
+        self.start, self.layout = flatten(self.network.init(torch.Generator().manual_seed(seed)))
         self.x, self.y = x, y
         self.predicted = np.zeros(len(x))
         self.loss = np.zeros(len(x))
         self.streams: dict[int, Tensors] = {}
-        """Per stream: weights, Adam's moments ``m.…`` and ``v.…``, its ``steps``, and the tracked ``variance``."""
+        """Per stream: weights ``w``, Adam's moments ``m`` and ``v`` (N,), its ``steps``, the tracked ``variance``."""
 
     def open(self, stream: int) -> int:
-        zeros = {f"{kind}.{name}": torch.zeros_like(value) for name, value in self.start.items() for kind in "mv"}
-        self.streams[stream] = {**self.start, **zeros, "steps": torch.zeros(()), "variance": torch.ones(())}
+        zeros = torch.zeros_like(self.start)
+        self.streams[stream] = {"w": self.start, "m": zeros, "v": zeros} | {
+            "steps": torch.zeros(()),
+            "variance": torch.ones(()),
+        }
         return stream
 
     def close(self, handle: int) -> None:
@@ -154,7 +160,7 @@ class _OnlineSgd:
     def predict(self, items: Sequence[tuple[int, IntArray]]) -> None:
         for handle, rows in items:
             state = self.streams[handle]
-            self._record(self._outputs(_stack([state], self.network), self.x[rows][None])[0], rows, state["variance"])
+            self._record(self._outputs(state["w"][None], self.x[rows][None])[0], rows, state["variance"])
 
     def learn(self, items: Sequence[tuple[int, Event]]) -> None:
         for size in sorted({len(event.rows) for _, event in items}):
@@ -164,36 +170,33 @@ class _OnlineSgd:
         states = [self.streams[handle] for handle, _ in items]
         rows = np.stack([event.rows for _, event in items])
         x, y = self.x[rows], self.y[rows]  # (S, B, F), (S, B, O)
-        weights = {name: value.requires_grad_() for name, value in _stack(states, self.network).items()}
+        stacked = {key: torch.stack([state[key] for state in states]) for key in states[0]}
+        weights = stacked["w"].requires_grad_()
         outputs = self._outputs(weights, x)
         if self.task == "regression":
-            losses = 0.5 * F.huber_loss(outputs, y, reduction="none", delta=3.0).sum(-1)
+            loss = 0.5 * huber_loss(outputs, y, reduction="sum", delta=HUBER_DELTA) / rows.shape[1]
         else:
-            losses = F.cross_entropy(outputs.flatten(0, 1), y[..., 0].flatten().long(), reduction="none").view(y.shape[:2])
-        gradients = torch.autograd.grad(losses.mean(1).sum(), list(weights.values()))
+            labels = y[..., 0].flatten().long()
+            loss = cross_entropy(outputs.flatten(0, 1), labels, reduction="sum") / rows.shape[1]
+        (gradient,) = torch.autograd.grad(loss, weights)
         with torch.no_grad():
-            for (_, event), output, state, label in zip(items, outputs, states, y, strict=True):
+            for (_, event), output, state in zip(items, outputs, states, strict=True):
                 if event.predict:
                     self._record(output, event.rows, state["variance"])
-                if self.task == "regression":
-                    error = (output - label).square().mean().clamp(max=100.0)
-                    state["variance"] = (1 - NOISE_RATE) * state["variance"] + NOISE_RATE * error
-            self._adam(states, dict(zip(weights, gradients, strict=True)))
+            if self.task == "regression":
+                error = (outputs - y).square().mean((1, 2)).clamp(max=OUTPUT_CLIP**2)
+                stacked["variance"] = torch.lerp(stacked["variance"], error, NOISE_RATE)
+            moved = stacked | _adam(stacked, gradient)
+        for position, (handle, _) in enumerate(items):
+            self.streams[handle] = {key: value[position] for key, value in moved.items()}
 
-    def _adam(self, states: Sequence[Tensors], gradients: Tensors) -> None:
-        norms = torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients.values()]).sum(0).sqrt()
-        shrink = (GRADIENT_NORM_MAX / norms.clamp_min(1e-12)).clamp_max(1.0)
-        for position, state in enumerate(states):
-            state["steps"] = state["steps"] + 1
-            warm = [1 - beta ** float(state["steps"]) for beta in BETAS]
-            for name, stacked in gradients.items():
-                gradient = (stacked[position] * shrink[position]).reshape(state[name].shape)
-                m = state[f"m.{name}"] = torch.lerp(gradient, state[f"m.{name}"], BETAS[0])
-                v = state[f"v.{name}"] = torch.lerp(gradient.square(), state[f"v.{name}"], BETAS[1])
-                state[name] = state[name] - LEARNING_RATE * (m / warm[0]) / ((v / warm[1]).sqrt() + 1e-8)
-
-    def _outputs(self, weights: Tensors, x: Tensor) -> Tensor:
-        outputs = self.network.apply(weights, x)
+    def _outputs(self, weights: Tensor, x: Tensor) -> Tensor:
+        parts = torch.split(weights, [shape.numel() for shape in self.layout.shapes], dim=1)
+        named = {
+            name: part.reshape(-1, *shape)
+            for name, shape, part in zip(self.layout.names, self.layout.shapes, parts, strict=True)
+        }
+        outputs = self.network.apply(named, x)
         return outputs.clamp(-OUTPUT_CLIP, OUTPUT_CLIP) if self.task == "regression" else outputs
 
     def _record(self, outputs: Tensor, rows: IntArray, variance: Tensor) -> None:
@@ -207,5 +210,13 @@ class _OnlineSgd:
             self.loss[rows] = (0.5 * (error / variance + variance.log() + math.log(2 * math.pi))).numpy()
 
 
-def _stack(states: Sequence[Tensors], network: Mlp) -> Tensors:
-    return {name: torch.stack([state[name] for state in states]) for name in network.names}
+def _adam(state: Tensors, gradient: Tensor) -> Tensors:
+    """One step of Adam for S streams, each stream's gradient (S, N) scaled down to a norm first."""
+    norm = gradient.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    gradient = gradient * (GRADIENT_NORM_MAX / norm).clamp_max(1.0)
+    steps = state["steps"] + 1
+    m = torch.lerp(gradient, state["m"], BETAS[0])
+    v = torch.lerp(gradient.square(), state["v"], BETAS[1])
+    warm_m, warm_v = (1 - beta ** steps[:, None] for beta in BETAS)
+    w = state["w"].detach() - LEARNING_RATE * (m / warm_m) / ((v / warm_v).sqrt() + 1e-8)
+    return {"w": w, "m": m, "v": v, "steps": steps}

@@ -53,7 +53,9 @@ def read_bundle(source: bytes | Path, name: str = "the file") -> Model:
         try:
             data = source.read_bytes()
         except OSError as error:
-            raise BundleError(f"{name}: cannot be read ({error.strerror}); give the path of a .safetensors bundle") from error
+            raise BundleError(
+                f"{name}: cannot be read ({error.strerror}); give the path of a .safetensors bundle"
+            ) from error
     else:
         data = source
     header = _header(data, name)
@@ -97,7 +99,15 @@ def _spec(header: dict[str, Any]) -> ModelSpec:
         features=tuple(
             Feature(**{**feature, "categories": tuple(feature["categories"])}) for feature in header["features"]
         ),
-        target=Target(**{key: tuple(value) if isinstance(value, list) else value for key, value in target.items()}),
+        target=Target(
+            name=str(target["name"]),
+            mean=tuple(target["mean"]),
+            std=tuple(target["std"]),
+            power=float(target["power"]),
+            classes=tuple(target["classes"]),
+            low=tuple(target["low"]),
+            high=tuple(target["high"]),
+        ),
         experts=tuple(Expert(**expert) for expert in header["experts"]),
         lags=Lags(*(tuple(header["lags"][key]) for key in ("offsets", "rates"))),
         share=float(header["share"]),
@@ -111,4 +121,6 @@ def _spec(header: dict[str, Any]) -> ModelSpec:
 
 
 def _digest(tensor: torch.Tensor) -> str:
-    return hashlib.blake2b(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes(), digest_size=16).hexdigest()
+    return hashlib.blake2b(
+        tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes(), digest_size=16
+    ).hexdigest()

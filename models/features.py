@@ -70,10 +70,14 @@ def _in_order(
         for name in row:
             if name not in names:
                 known = ", ".join(names)
-                raise InputError(("inputs", index, str(name)[:64]), f"unknown feature; the model's features are {known}")
+                raise InputError(
+                    ("inputs", index, str(name)[:64]), f"unknown feature; the model's features are {known}"
+                )
         return [row.get(name) for name in names]
     if isinstance(row, str | bytes) or not isinstance(row, Sequence):
-        raise InputError(("inputs", index), "a row is a list of values in the model's feature order, or an object by name")
+        raise InputError(
+            ("inputs", index), "a row is a list of values in the model's feature order, or an object by name"
+        )
     if len(row) != len(features):
         raise InputError(("inputs", index), f"the row has {len(row)} values, the model takes {len(features)}")
     return row
@@ -166,7 +170,9 @@ def network_inputs(spec: ModelSpec, x_mean: Tensor, x_var: Tensor, z: Tensor) ->
     return torch.cat(parts, dim=-1).nan_to_num(nan=0.0)
 
 
-def update_standardiser(spec: ModelSpec, x_mean: Tensor, x_var: Tensor, z: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def update_standardiser(
+    spec: ModelSpec, x_mean: Tensor, x_var: Tensor, z: Tensor, mask: Tensor
+) -> tuple[Tensor, Tensor]:
     """Move the online mean and variance by the rows of a batch, each row with rate 1/``standardiser_rows``.
 
     A batch of b rows counts as much as b batches of one; missing values leave a column as it is.

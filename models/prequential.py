@@ -1,72 +1,24 @@
-"""Test, then train: how well streams are predicted while their labels come in.
-
-Rows stand in global time order. Row i is predicted from its stream's state then; its label reaches the learner after
-``delay`` further rows of the whole file, with 0 before the next row. A batch is N consecutive rows of one stream: all
-of them are predicted before any is learned, and the learner gets them together when the last label has arrived. The
-last rows' labels arrive after the end of the file.
-
-Streams do not influence each other, so several of them move in one call of the engine: what matters is the order of
-events within each stream, and that is fixed by the rows' places in the file.
-"""
+"""Test, then train: how well a model's streams are predicted while their labels come in (``lockstep`` says when)."""
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from models.adaptation import Plan, predict_initial
+from models.answers import Outcome, Prediction
 from models.bundle import Model
 from models.committee import row_nll
-from models.engine import Engine, Feedback, Outcome, Prediction
-from models.scores import Alarm, Run, Scores, score_rows, summarise
+from models.engine import Engine, Feedback
 from models.features import standardise
+from models.lockstep import LANES, PREDICT_ROWS, Event, Progress, run
+from models.scores import Alarm, Run, Scores, score_rows, summarise
 from models.targets import from_scale, log_slope, to_scale
 from models.tasks.table import IntArray, Mask, Table
 from models.types import FloatArray, ModelSpec
-
-LANES = 64
-"""Most streams that move in one call."""
-PREDICT_ROWS = 256
-"""Most rows of one stream that are predicted in one call."""
-Progress = Callable[[int], None]
-"""Told the number of rows learned so far."""
-
-
-class Event(NamedTuple):
-    """Something that happens to a stream: rows (indices into the table) are predicted, or learned as one batch.
-
-    Attributes:
-        learn: Whether the rows are learned.
-        predict: Whether the rows are predicted; together with ``learn``: from the state before learning.
-        rows: Indices into the table, in time order.
-    """
-
-    learn: bool
-    predict: bool
-    rows: IntArray
-
-
-class Contender(Protocol):
-    """What can be run test-then-train: something that keeps a state for each stream."""
-
-    def open(self, stream: int) -> int:
-        """Start the table's stream ``stream``; returns a handle."""
-        ...
-
-    def close(self, handle: int) -> None:
-        """Forget a stream that has ended."""
-        ...
-
-    def predict(self, items: Sequence[tuple[int, IntArray]]) -> None:
-        """Predict rows of different streams from their present states."""
-        ...
-
-    def learn(self, items: Sequence[tuple[int, Event]]) -> None:
-        """Learn one batch each of different streams; predict its rows before, where the event says so."""
-        ...
 
 
 class Report(NamedTuple):
@@ -137,80 +89,6 @@ def prequential(
     return Report(adapted, frozen, contender.lags, everything if scored is None else scored, table, batch, delay)
 
 
-def run(
-    contender: Contender,
-    table: Table,
-    *,
-    batch: int = 1,
-    delay: int = 0,
-    progress: Progress | None = None,
-    lanes: int = LANES,
-) -> float:
-    """Take a contender through a table; returns its CPU seconds."""
-    if batch < 1 or delay < 0:
-        raise ValueError(f"batch {batch} must be at least 1 and delay {delay} at least 0")
-    rows_of = [np.flatnonzero(table.streams == code) for code in range(len(table.stream_names))]
-    waiting = sorted(range(len(rows_of)), key=lambda code: len(rows_of[code]))  # the longest stream starts first
-    active: list[tuple[int, Iterator[Event]]] = []
-    learned = 0
-    spent = 0.0
-    while waiting or active:
-        while waiting and len(active) < lanes:
-            code = waiting.pop()
-            active.append((contender.open(code), events(rows_of[code], batch, delay)))
-        due: list[tuple[int, Event]] = []
-        still = []
-        for handle, upcoming in active:
-            event = next(upcoming, None)
-            if event is None:
-                contender.close(handle)
-                continue
-            due.append((handle, event))
-            still.append((handle, upcoming))
-        active = still
-        began = time.process_time()
-        predicting = [(handle, event.rows) for handle, event in due if not event.learn]
-        if predicting:
-            contender.predict(predicting)
-        learning = [(handle, event) for handle, event in due if event.learn]
-        if learning:
-            contender.learn(learning)
-        spent += time.process_time() - began
-        learned += sum(len(event.rows) for _, event in learning)
-        if progress is not None:
-            progress(learned)
-    return spent
-
-
-def events(rows: IntArray, batch: int, delay: int) -> Iterator[Event]:
-    """What happens to one stream, in order.
-
-    Args:
-        rows: The stream's rows: ascending indices into the file.
-        batch: Rows of a batch.
-        delay: Rows of the file after which a label is known.
-    """
-    batches = [rows[start : start + batch] for start in range(0, len(rows), batch)]
-    if delay == 0:
-        yield from (Event(learn=True, predict=True, rows=each) for each in batches)
-        return
-    learned = 0
-    group: list[int] = []
-    for row in rows:
-        due = learned
-        while due < len(batches) and batches[due][-1] + delay < row:
-            due += 1
-        if group and (due > learned or len(group) == PREDICT_ROWS):
-            yield Event(learn=False, predict=True, rows=np.array(group))
-            group = []
-        yield from (Event(learn=True, predict=False, rows=each) for each in batches[learned:due])
-        learned = due
-        group.append(int(row))
-    if group:
-        yield Event(learn=False, predict=True, rows=np.array(group))
-    yield from (Event(learn=True, predict=False, rows=each) for each in batches[learned:])
-
-
 class _Adapted:
     """The engine as a contender; collects what it answers."""
 
@@ -246,7 +124,10 @@ class _Adapted:
     def learn(self, items: Sequence[tuple[int, Event]]) -> None:
         feedback = [
             Feedback(
-                slot, self.inputs[event.rows], self.targets[event.rows], None if event.predict else self.lags[event.rows]
+                slot,
+                self.inputs[event.rows],
+                self.targets[event.rows],
+                None if event.predict else self.lags[event.rows],
             )
             for slot, event in items
         ]
@@ -309,12 +190,12 @@ def run_frozen(
         at = y[:, rows] if spec.task == "regression" else y[:, rows, 0].to(torch.int64)
         loss[rows] = row_nll(spec.task, members, fresh["weights"], spec.challenger_share, at)[0].numpy()
         if spec.task == "regression":
-            predicted[rows] = from_scale(spec.target, served.mean[0].to(torch.float64))[:, 0].numpy()
+            predicted[rows] = from_scale(spec.target, served.mean[0].to(torch.float64).numpy())[:, 0]
         else:
             predicted[rows] = served.mean[0].argmax(-1).numpy()
     cpu_seconds = time.process_time() - began
     if spec.task == "regression":
-        loss -= log_slope(spec.target, torch.from_numpy(targets)).sum(-1).numpy()
+        loss -= log_slope(spec.target, targets).sum(-1)
     return Run("frozen start", score_rows(spec.task, predicted, truth), np.square(predicted - truth), loss, cpu_seconds)
 
 
@@ -336,8 +217,8 @@ def row_losses(spec: ModelSpec, answer: Prediction, truth: FloatArray) -> FloatA
     if answer.std is None:
         return np.full(len(truth), math.nan)
     mean, std = np.array(answer.predictions)[:, None], np.array(answer.std)
-    slope = log_slope(spec.target, torch.from_numpy(mean)).numpy()[:, 0]
+    slope = log_slope(spec.target, mean)[:, 0]
     deviation = to_scale(spec.target, truth[:, None])[:, 0] - to_scale(spec.target, mean)[:, 0]
     scaled = np.maximum(std, 1e-12) * np.exp(slope)
     normal = 0.5 * np.square(deviation / scaled) + np.log(scaled) + 0.5 * math.log(2 * math.pi)
-    return np.asarray(normal - log_slope(spec.target, torch.from_numpy(truth[:, None])).numpy()[:, 0], dtype=np.float64)
+    return np.asarray(normal - log_slope(spec.target, truth[:, None])[:, 0], dtype=np.float64)

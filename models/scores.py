@@ -145,8 +145,8 @@ def rank_in_stream(table: Table) -> np.ndarray[Any, np.dtype[np.int64]]:
 def score_rows(task: TaskKind, predicted: FloatArray, truth: FloatArray) -> FloatArray:
     """(rows,) 1 or 0 for classes given as indices, absolute errors for numbers."""
     if task == "classification":
-        return (predicted == truth).astype(np.float64)
-    return np.abs(predicted - truth)
+        return np.asarray(predicted == truth, dtype=np.float64)
+    return np.asarray(np.abs(predicted - truth), dtype=np.float64)
 
 
 def _mean(values: FloatArray) -> float | None:

@@ -19,7 +19,7 @@ class Slab:
 
     def __init__(self, initial: Tensors) -> None:
         """Take the shape of a state with one stream; it is also what a new stream starts from."""
-        self._initial = initial
+        self.initial = initial
         self._tensors = {key: value.expand(FIRST_CAPACITY, *value.shape[1:]).clone() for key, value in initial.items()}
         self._free = list(range(FIRST_CAPACITY - 1, -1, -1))
 
@@ -28,7 +28,7 @@ class Slab:
         if not self._free:
             self._grow()
         slot = self._free.pop()
-        self.write(slot, self._initial if state is None else state)
+        self.write([slot], self.initial if state is None else state, [0])
         return slot
 
     def give_back(self, slot: int) -> None:
@@ -40,10 +40,12 @@ class Slab:
         index = torch.tensor(slots, dtype=torch.int64)
         return {key: value.index_select(0, index) for key, value in self._tensors.items()}
 
-    def write(self, slot: int, state: Tensors) -> None:
-        """Replace a row by a state with one stream."""
+    def write(self, slots: Sequence[int], states: Tensors, rows: Sequence[int]) -> None:
+        """Replace rows of the slab by rows of a batch of states."""
+        to, of = torch.tensor(slots, dtype=torch.int64), torch.tensor(rows, dtype=torch.int64)
+        whole = len(rows) == len(next(iter(states.values()))) and list(rows) == list(range(len(rows)))
         for key, value in self._tensors.items():
-            value[slot].copy_(state[key][0])
+            value.index_copy_(0, to, states[key] if whole else states[key].index_select(0, of))
 
     def pack(self, state: Tensors) -> bytes:
         """A state with one stream as safetensors bytes."""
@@ -59,7 +61,7 @@ class Slab:
             state = load_tensors(data)
         except (SafetensorError, ValueError, RuntimeError) as error:
             raise SnapshotError(f"damaged snapshot ({error})") from error
-        shapes = {key: (value.shape, value.dtype) for key, value in self._initial.items()}
+        shapes = {key: (value.shape, value.dtype) for key, value in self.initial.items()}
         if {key: (value.shape, value.dtype) for key, value in state.items()} != shapes:
             raise SnapshotError("the snapshot's tensors are another model's or another configuration's")
         return state
@@ -67,7 +69,7 @@ class Slab:
     def _grow(self) -> None:
         capacity = len(next(iter(self._tensors.values())))
         self._tensors = {
-            key: torch.cat([value, self._initial[key].expand(capacity, *value.shape[1:])])
+            key: torch.cat([value, self.initial[key].expand(capacity, *value.shape[1:])])
             for key, value in self._tensors.items()
         }
         self._free = list(range(2 * capacity - 1, capacity - 1, -1))

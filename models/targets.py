@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from models.errors import InputError
-from models.types import FloatArray, Label, ModelSpec, Target
+from models.types import FloatArray, ModelSpec, Target
+
+NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
+NODE_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+"""Gauss-Hermite quadrature for a standard normal distribution."""
 
 
 def encode_targets(spec: ModelSpec, targets: Sequence[Any]) -> FloatArray:
@@ -56,29 +58,25 @@ def _number(row: int, value: object) -> float:
 
 def to_scale(target: Target, labels: FloatArray) -> FloatArray:
     """Label values (…, O) to the standardised scale that learners work in."""
-    moved = yeo_johnson(torch.from_numpy(labels), target.power).numpy()
-    scaled = (moved - np.array(target.mean)) / np.array(target.std)
+    scaled = (yeo_johnson(labels, target.power) - np.array(target.mean)) / np.array(target.std)
     return np.asarray(np.clip(scaled, -1e6, 1e6), dtype=np.float64)
 
 
-def from_scale(target: Target, scaled: Tensor) -> Tensor:
-    """The inverse of ``to_scale`` for a tensor (…, O).
+def from_scale(target: Target, scaled: FloatArray) -> FloatArray:
+    """The inverse of ``to_scale`` for values (…, O).
 
     What lies further outside the training labels than their whole range (in the transformed scale) is cut: a linear
     head extrapolates without bound, and a power transform's inverse can explode.
     """
-    mean = torch.tensor(target.mean, dtype=scaled.dtype)
-    std = torch.tensor(target.std, dtype=scaled.dtype)
-    moved = scaled * std + mean
+    moved = scaled * np.array(target.std) + np.array(target.mean)
     if target.low:
-        low = yeo_johnson(torch.tensor(target.low, dtype=scaled.dtype), target.power)
-        high = yeo_johnson(torch.tensor(target.high, dtype=scaled.dtype), target.power)
-        reach = high - low
-        moved = moved.clamp(low - reach, high + reach)
+        low = yeo_johnson(np.array(target.low), target.power)
+        high = yeo_johnson(np.array(target.high), target.power)
+        moved = np.clip(moved, low - (high - low), high + (high - low))
     return yeo_johnson_inverse(moved, target.power)
 
 
-def yeo_johnson(y: Tensor, power: float) -> Tensor:
+def yeo_johnson(y: FloatArray, power: float) -> FloatArray:
     """Yeo-Johnson transform; ``power`` 1 is the identity, 0 is log(1+y) for y ≥ 0.
 
     Reference:
@@ -86,30 +84,35 @@ def yeo_johnson(y: Tensor, power: float) -> Tensor:
     """
     if power == 1.0:
         return y
-    up, down = y.clamp_min(0.0), (-y).clamp_min(0.0)
-    positive = up.log1p() if power == 0.0 else ((up + 1) ** power - 1) / power
+    up, down = np.maximum(y, 0.0), np.maximum(-y, 0.0)
+    positive = np.log1p(up) if power == 0.0 else ((up + 1) ** power - 1) / power
     other = 2.0 - power
-    negative = down.log1p() if other == 0.0 else ((down + 1) ** other - 1) / other
-    return torch.where(y >= 0, positive, -negative)
+    negative = np.log1p(down) if other == 0.0 else ((down + 1) ** other - 1) / other
+    return np.asarray(np.where(y >= 0, positive, -negative), dtype=np.float64)
 
 
-def yeo_johnson_inverse(t: Tensor, power: float) -> Tensor:
+def yeo_johnson_inverse(t: FloatArray, power: float) -> FloatArray:
     """Inverse of ``yeo_johnson``; beyond the transform's range the value at its edge."""
     if power == 1.0:
         return t
-    up, down = t.clamp_min(0.0), (-t).clamp_min(0.0)
-    positive = up.expm1() if power == 0.0 else (up * power + 1).clamp_min(1e-6) ** (1 / power) - 1
+    up, down = np.maximum(t, 0.0), np.maximum(-t, 0.0)
+    positive = np.expm1(up) if power == 0.0 else np.maximum(up * power + 1, 1e-6) ** (1 / power) - 1
     other = 2.0 - power
-    negative = down.expm1() if other == 0.0 else (down * other + 1).clamp_min(1e-6) ** (1 / other) - 1
-    return torch.where(t >= 0, positive, -negative)
+    negative = np.expm1(down) if other == 0.0 else np.maximum(down * other + 1, 1e-6) ** (1 / other) - 1
+    return np.asarray(np.where(t >= 0, positive, -negative), dtype=np.float64)
 
 
-def log_slope(target: Target, labels: Tensor) -> Tensor:
-    """log |d scaled / d label| (…, O): what turns a density in the learners' scale into one in label units."""
-    signed = torch.where(labels >= 0, target.power - 1.0, 1.0 - target.power)
-    return signed * labels.abs().log1p() - torch.tensor(target.std, dtype=labels.dtype).log()
+def log_slope(target: Target, labels: FloatArray) -> FloatArray:
+    """Log |d scaled / d label| (…, O): what turns a density in the learners' scale into one in label units."""
+    signed = np.where(labels >= 0, target.power - 1.0, 1.0 - target.power)
+    return np.asarray(signed * np.log1p(np.abs(labels)) - np.log(np.array(target.std)), dtype=np.float64)
 
 
-def labels_of(target: Target, index: Sequence[int]) -> list[Label]:
-    """Class labels by position."""
-    return [target.classes[position] for position in index]
+def label_std(target: Target, mean: FloatArray, std: FloatArray) -> FloatArray:
+    """Standard deviation in label units of N(mean, std²) (…, O); through a power transform by quadrature."""
+    if target.power == 1.0:
+        return np.asarray(std * np.array(target.std), dtype=np.float64)
+    points = from_scale(target, mean[..., None, :] + std[..., None, :] * NODES[:, None])  # (…, 9, O)
+    weights = NODE_WEIGHTS[:, None]
+    centre = (weights * points).sum(-2, keepdims=True)
+    return np.asarray(np.sqrt((weights * (points - centre) ** 2).sum(-2)), dtype=np.float64)

@@ -177,7 +177,7 @@ def train_tasks(family: str, settings: TrainSettings, progress: Follow) -> tuple
         raise TrainingError(f"unknown algorithm {name!r}; choose auto or one of {', '.join(LEARNERS)}")
     tasks = Sinusoid(noise_std=0.0 if name != "bayes_head" else 0.1)
     hyper: Mapping[str, object] = (
-        {"hidden": (128, 128, 32), "skip": False} if name == "bayes_head" else {"hidden": (40, 40), "extra_steps": 9}
+        {"hidden": (128, 128, 32), "skip": False} if name == "bayes_head" else {"hidden": (40, 40), "steps": 5}
     )
     spec = ModelSpec(
         name="sinusoid",
@@ -320,7 +320,7 @@ def _fit(
     learner = _learner(spec)
     data = prepare(spec, split.table, split.delay)
     episodes = held_out(data, split.judge, sequential=learner.sequential, rows=SEGMENT_ROWS // 2)
-    source: Source = Stretches(data, split.learn, learner.sequential)
+    source: Source = Stretches(data, split.learn, learner.sequential).draw
 
     @torch.no_grad()
     def validate(meta: Tensors) -> float:

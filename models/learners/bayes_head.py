@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import one_hot
 
-from models.losses import cross_entropy, gaussian_nll, masked_mean, masked_sum, student_t_log_density, track_variance
+from models.losses import cross_entropy, gaussian_nll, masked_mean, masked_sum, track_variance
 from models.networks import Mlp
 from models.types import Batch, Episode, Evidence, Predictive, TaskKind, Tensors
 
@@ -19,6 +19,8 @@ CHUNK_ROWS = 64
 NOISE_FLOOR = 1e-6
 """Least noise variance, in units of the standardised target."""
 LOG_2PI = math.log(2 * math.pi)
+LOG_T4 = math.log(3 / 8)
+"""Log density of a Student-t with 4 degrees of freedom at its centre."""
 
 
 class _Posterior(NamedTuple):
@@ -124,30 +126,35 @@ class BayesHead:
 
     def predict(self, meta: Tensors, state: Tensors, x: Tensor) -> Predictive:
         """Predictive of each row on its own."""
-        phi = self.features(meta, x)  # (S, B, d)
-        mean = torch.einsum("sbd,smdo->smbo", phi, state["W"])
-        v = torch.einsum("sbd,smde,sbe->smb", phi, state["P"], phi).clamp_min(0.0)[..., None]
-        return self._predictive(meta, mean, v, state.get("noise"))
+        phi = self.features(meta, x)[:, None]  # (S, 1, B, d)
+        v = ((phi @ state["P"]) * phi).sum(-1, keepdim=True)  # (S, M, B, 1)
+        return self._predictive(meta, phi @ state["W"], v, state.get("noise"))
 
     def update(self, meta: Tensors, state: Tensors, batch: Batch, window: Batch) -> tuple[Tensors, Evidence]:
         """Condition on the batch jointly, then let time pass by its rows."""
         del window
-        phi = self.features(meta, batch.x) * batch.mask[..., None]  # (S, B, d); a padded row says nothing
-        target = self._targets(batch)
-        post = _Posterior(state["W"], state["P"])
-        noise = state.get("noise")
-        joint = torch.zeros(post.W.shape[:2], dtype=phi.dtype, device=phi.device)
-        robust = joint
-        for start in range(0, phi.shape[1], CHUNK_ROWS):
+        phi = (self.features(meta, batch.x) * batch.mask[..., None])[:, None]  # (S, 1, B, d); padding says nothing
+        target = self._targets(batch)[:, None]
+        mask = batch.mask[:, None]
+        post, noise = _Posterior(state["W"], state["P"]), state.get("noise")
+        parts = []
+        for start in range(0, batch.mask.shape[1], CHUNK_ROWS):
             rows = slice(start, start + CHUNK_ROWS)
-            part = Batch(phi[:, rows], batch.y[:, rows], batch.mask[:, rows])
-            post, gained = self._condition(meta, post, part, target[:, rows], noise)
-            joint, robust = joint + gained.joint, robust + gained.robust
+            post, part = _condition(post, phi[:, :, rows], target[:, :, rows])
+            parts.append(part)
+        first = parts[0]
+        if len(parts) == 1:
+            mean, v = first.mean, first.v
+        else:
+            mean, v = phi @ state["W"], ((phi @ state["P"]) * phi).sum(-1, keepdim=True)
+        predictive = self._predictive(meta, mean, v, noise)
+        joint, robust = self._likelihood(meta, parts, noise, batch, mask)
         moved = self._revert(meta, post, batch.mask.sum(1))
         new: Tensors = {"W": moved.W, "P": moved.P}
         if noise is not None:
-            new["noise"] = self._track_noise(state, noise, phi, target, batch.mask)
-        return new, Evidence(joint, robust)
+            squared = (target - mean).square() / (1 + v)
+            new["noise"] = track_variance(noise, squared, mask, rate=self.noise_rate).clamp_min(NOISE_FLOOR)
+        return new, Evidence(joint, robust, predictive)
 
     def reset(self, meta: Tensors, state: Tensors, alarm: Tensor, idle: Tensor, since: Batch | None) -> Tensors:
         """Every live member takes over the challenger, or the posterior of ``since``; an idle challenger restarts."""
@@ -205,7 +212,7 @@ class BayesHead:
         """Regression targets (S, B, O), or classes as ±1 one-hot (S, B, C)."""
         if self.task == "regression":
             return batch.y
-        return F.one_hot(batch.y, self.outputs).to(batch.x.dtype) * 2 - 1
+        return one_hot(batch.y, self.outputs).to(batch.x.dtype) * 2 - 1
 
     def _logits(self, meta: Tensors, mean: Tensor, v: Tensor) -> Tensor:
         """a·m/√(1+b·v)."""
@@ -216,44 +223,67 @@ class BayesHead:
             return Predictive(torch.log_softmax(self._logits(meta, mean, v), dim=-1), torch.empty(0))
         return Predictive(mean, noise[:, :, None, :] * (1 + v))
 
-    def _condition(
-        self, meta: Tensors, post: _Posterior, part: Batch, target: Tensor, noise: Tensor | None
-    ) -> tuple[_Posterior, Evidence]:
-        """Kalman update with one chunk of features ``part.x`` (S, b, d), and the chunk's evidence."""
-        phi, mask = part.x[:, None], part.mask[:, None]  # (S, 1, b, ·)
-        rows = phi.shape[-2]
-        cross = phi @ post.P  # (S, M, b, d)
-        gram = cross @ phi.mT
-        factor = torch.linalg.cholesky(gram + torch.eye(rows, dtype=phi.dtype, device=phi.device))
-        mean = phi @ post.W
-        residual = (target[:, None] - mean) * mask[..., None]
-        solved = torch.linalg.solve_triangular(factor, torch.cat([cross, residual], dim=-1), upper=False)
-        gain, white = solved[..., : cross.shape[-1]], solved[..., cross.shape[-1] :]
-        new = _Posterior(post.W + gain.mT @ white, post.P - gain.mT @ gain)
+    def _likelihood(
+        self, meta: Tensors, parts: Sequence["_Conditioned"], noise: Tensor | None, batch: Batch, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Joint log-likelihood (S, M) of the batch, chunk given chunk, and the same under heavy tails."""
+        mean, v, white, spread = (
+            torch.cat(part, dim=2) if len(parts) > 1 else part[0] for part in zip(*parts, strict=True)
+        )
         if noise is None:
-            v = gram.diagonal(dim1=-2, dim2=-1)[..., None]
             log_p = torch.log_softmax(self._logits(meta, mean, v), dim=-1)
-            gained = masked_sum(-cross_entropy(log_p, part.y[:, None].expand(log_p.shape[:-1])), mask)
-            return new, Evidence(gained, gained)
-        log_scale = (factor.diagonal(dim1=-2, dim2=-1)[..., None].log() + 0.5 * noise[:, :, None, :].log()).sum(-1)
-        z = white * noise[:, :, None, :].rsqrt()
-        joint = masked_sum(-0.5 * (z.square() + LOG_2PI).sum(-1) - log_scale, mask)
-        unit = torch.ones_like(z)
-        robust = masked_sum(student_t_log_density(torch.zeros_like(z), unit, z) - log_scale, mask)
-        return new, Evidence(joint, robust)
+            gained = masked_sum(-cross_entropy(log_p, batch.y[:, None].expand(log_p.shape[:-1])), mask)
+            return gained, gained
+        level = noise[:, :, None, :]
+        log_scale = self.outputs * spread.log()[..., 0] + 0.5 * level.log().sum(-1)
+        z2 = white.square() / level
+        joint = masked_sum(-0.5 * (z2 + LOG_2PI).sum(-1) - log_scale, mask)
+        robust = masked_sum(_heavy_tailed(z2).sum(-1) - log_scale, mask)
+        return joint, robust
 
     def _revert(self, meta: Tensors, post: _Posterior, rows: Tensor) -> _Posterior:
         """Let ``rows`` (S,) rows of time pass: the pull towards the prior."""
-        taus = torch.tensor([*self.tau_rows, self.challenger_tau_rows], dtype=post.W.dtype, device=post.W.device)
-        gamma2 = (1 - 1 / taus)[None, :] ** rows[:, None]  # (S, M)
-        gamma2 = gamma2.to(post.W.dtype)[..., None, None]
-        gamma = gamma2.sqrt()
+        log_keep = torch.log1p(-1 / torch.tensor([*self.tau_rows, self.challenger_tau_rows], dtype=post.W.dtype))
+        gamma = (0.5 * log_keep.to(post.W.device) * rows[:, None]).exp()[..., None, None]  # (S, M, 1, 1)
         prior = self._prior(meta)
-        return _Posterior(gamma * post.W + (1 - gamma) * prior.W, gamma2 * post.P + (1 - gamma2) * prior.P)
+        return _Posterior(torch.lerp(prior.W, post.W, gamma), torch.lerp(prior.P, post.P, gamma.square()))
 
-    def _track_noise(self, state: Tensors, noise: Tensor, phi: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """σ² ← (1-r)σ² + r·min(e²/(1+v), 9σ²) row by row, e and v from the state before the batch."""
-        mean = torch.einsum("sbd,smdo->smbo", phi, state["W"])
-        v = torch.einsum("sbd,smde,sbe->smb", phi, state["P"], phi).clamp_min(0.0)[..., None]
-        squared = (target[:, None] - mean).square() / (1 + v)
-        return track_variance(noise, squared, mask[:, None], rate=self.noise_rate).clamp_min(NOISE_FLOOR)
+
+class _Conditioned(NamedTuple):
+    """What conditioning on a chunk of rows gave, from the state before it.
+
+    Attributes:
+        mean: (S, M, b, O) predictive means.
+        v: (S, M, b, 1) marginal variance factors φᵀPφ.
+        white: (S, M, b, O) residuals decorrelated by the Cholesky factor of I + ΦPΦᵀ.
+        spread: (S, M, b, 1) that factor's diagonal.
+    """
+
+    mean: Tensor
+    v: Tensor
+    white: Tensor
+    spread: Tensor
+
+
+def _heavy_tailed(z2: Tensor) -> Tensor:
+    """Student-t log density with 4 degrees of freedom of standardised residuals, given their squares."""
+    return LOG_T4 - 2.5 * (z2 / 4).log1p()
+
+
+def _condition(post: _Posterior, phi: Tensor, target: Tensor) -> tuple[_Posterior, _Conditioned]:
+    """Kalman update with a chunk of features (S, 1, b, d) and targets (S, 1, b, O); zero rows change nothing."""
+    mean = phi @ post.W
+    residual = target - mean  # on padding φ = 0, so nothing of it reaches W or P
+    cross = phi @ post.P  # (S, M, b, d)
+    gram = cross @ phi.mT
+    v = gram.diagonal(dim1=-2, dim2=-1)[..., None]
+    if phi.shape[-2] == 1:  # one row needs no factorization
+        spread = (1 + v).sqrt()
+        gain, white = cross / spread, residual / spread
+    else:
+        factor = torch.linalg.cholesky(gram + torch.eye(phi.shape[-2], dtype=phi.dtype, device=phi.device))
+        solved = torch.linalg.solve_triangular(factor, torch.cat([cross, residual], dim=-1), upper=False)
+        gain, white = solved[..., : cross.shape[-1]], solved[..., cross.shape[-1] :]
+        spread = factor.diagonal(dim1=-2, dim2=-1)[..., None]
+    gained = _Posterior(post.W + gain.mT @ white, post.P - gain.mT @ gain)
+    return gained, _Conditioned(mean, v, white, spread)

@@ -5,8 +5,8 @@ What MAML and Meta-SGD share: the inner loop, the noise model, serving and the m
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,8 +39,8 @@ class GradientLearner(ABC):
     """θ' = θ − rate ⊙ ∇θ mean loss on the support, ``steps`` times; one live member.
 
     Serving starts from the meta-initialization with every batch, on the window, so that steps do not add up. The
-    gradient of each stream is clipped to the norm ``gradient_clip``; a step that would leave the finite numbers is not
-    taken. The challenger is the meta-initialization.
+    gradient of each stream is clipped to the norm ``gradient_clip``; where it is not finite the step is not taken, so
+    that no number of steps gives NaN. The challenger is the meta-initialization.
 
     Attributes:
         task: ``regression`` (squared error) or ``classification`` (cross-entropy).
@@ -50,8 +50,6 @@ class GradientLearner(ABC):
         activation: ``relu`` or ``tanh``.
         inner_lr: Rate of the inner steps, or where learned rates start.
         steps: Inner steps, in meta-training and when serving.
-        extra_steps: Further steps when serving. Their rates were not trained, so each is kept only if it lowers the
-            loss on the support; otherwise it is undone and the stream's rate is halved.
         first_order: Leave second derivatives out of the meta-gradient.
         gradient_clip: Greatest norm of a stream's inner gradient.
     """
@@ -63,14 +61,13 @@ class GradientLearner(ABC):
     activation: str = "relu"
     inner_lr: float = 0.01
     steps: int = 1
-    extra_steps: int = 0
     first_order: bool = False
     gradient_clip: float = 100.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))  # a list, when read from JSON
-        if self.steps < 0 or self.extra_steps < 0:
-            raise ValueError(f"steps and extra_steps must not be negative, got {self.steps} and {self.extra_steps}")
+        if self.steps < 0:
+            raise ValueError(f"steps must not be negative, got {self.steps}")
         if not (self.inner_lr > 0.0 and self.gradient_clip > 0.0):
             raise ValueError(f"inner_lr and gradient_clip must be above 0, got {self.inner_lr}, {self.gradient_clip}")
 
@@ -98,10 +95,6 @@ class GradientLearner(ABC):
     def sequential(self) -> bool:
         """All query rows are judged from the support alone."""
         return False
-
-    def with_steps(self, steps: int) -> Self:
-        """The same learner taking ``steps`` inner steps, trained rates or not (past the trained, the last rate)."""
-        return replace(self, steps=steps)
 
     @abstractmethod
     def rates(self, meta: Tensors, step: int) -> Mapping[str, Tensor]:
@@ -180,45 +173,35 @@ class GradientLearner(ABC):
         if not differentiable:
             fast = {name: tensor.detach() for name, tensor in fast.items()}
         for step in range(self.steps):
-            _, gradient = self._gradient(fast, support, differentiable=differentiable)
+            gradient = self._gradient(fast, support, differentiable=differentiable)
             rates = self.rates(meta, step)
-            stepped = {name: fast[name] - rates[name] * gradient[name] for name in names}
-            fast = stepped if differentiable else _where(_finite(stepped), stepped, fast)
-        if differentiable or self.extra_steps == 0:
-            return fast
-        return self._descend(fast, self.rates(meta, self.steps), support)
-
-    def _descend(self, fast: Tensors, rates: Mapping[str, Tensor], support: Batch) -> Tensors:
-        """``extra_steps`` steps whose rates were not trained: those that raise a stream's loss are undone."""
-        scale = torch.ones(support.x.shape[0], dtype=support.x.dtype)
-        loss, gradient = self._gradient(fast, support)
-        for _ in range(self.extra_steps):
-            stepped = {name: fast[name] - _along(scale, fast[name]) * rates[name] * gradient[name] for name in fast}
-            new_loss, new_gradient = self._gradient(stepped, support)
-            better = _finite(stepped) & (new_loss <= loss)  # false where the loss is not a number
-            fast, gradient = _where(better, stepped, fast), _where(better, new_gradient, gradient)
-            loss, scale = torch.where(better, new_loss, loss), torch.where(better, scale, 0.5 * scale)
+            fast = {name: fast[name] - rates[name] * gradient[name] for name in names}
         return fast
 
-    def _gradient(self, fast: Tensors, batch: Batch, *, differentiable: bool = False) -> tuple[Tensor, Tensors]:
-        """Loss (S,) and its clipped gradient. The streams' losses are independent, so one sum gives all gradients."""
+    def _gradient(self, fast: Tensors, batch: Batch, *, differentiable: bool) -> Tensors:
+        """Clipped gradient of each stream's loss. The losses are independent, so their sum gives all gradients."""
         with torch.enable_grad():
             if not differentiable:
                 fast = {name: tensor.detach().requires_grad_() for name, tensor in fast.items()}
-            loss = self._loss(fast, batch)
             create_graph = differentiable and not self.first_order
-            gradients = torch.autograd.grad(loss.sum(), list(fast.values()), create_graph=create_graph)
-            gradient = self._clipped(dict(zip(fast, gradients, strict=True)))
-        return (loss, gradient) if differentiable else (loss.detach(), gradient)
+            total = self._loss(fast, batch).sum()
+            gradients = torch.autograd.grad(total, list(fast.values()), create_graph=create_graph)
+            return self._guarded(dict(zip(fast, gradients, strict=True)), differentiable=differentiable)
 
-    def _clipped(self, gradient: Tensors) -> Tensors:
-        """Each stream's gradient, scaled down to the norm ``gradient_clip`` where it is longer."""
+    def _guarded(self, gradient: Tensors, *, differentiable: bool) -> Tensors:
+        """Each stream's gradient, scaled down to the norm ``gradient_clip`` where it is longer, zero where not finite.
+
+        In meta-training it stays as it is where not finite, so that the iteration is seen to have failed.
+        """
         with torch.no_grad():
-            excess = _norm(gradient) > self.gradient_clip
-        if not bool(excess.any()):
+            norm = torch.cat([tensor.flatten(1) for tensor in gradient.values()], dim=1).norm(dim=1)  # (S,)
+        if bool((norm <= self.gradient_clip).all()):
             return gradient  # the usual case, and a good part of an iteration's time
-        scale = (self.gradient_clip / _norm(gradient)).clamp(max=1.0)  # (S,)
-        return {name: _along(scale, tensor) * tensor for name, tensor in gradient.items()}
+        scale = (self.gradient_clip / _norm(gradient)).clamp(max=1.0)
+        clipped = {name: _along(scale, tensor) * tensor for name, tensor in gradient.items()}
+        if differentiable:
+            return clipped
+        return _where(norm.isfinite(), clipped, {name: torch.zeros_like(tensor) for name, tensor in clipped.items()})
 
     def _loss(self, tensors: Tensors, batch: Batch) -> Tensor:
         """Mean loss over the rows of each stream: (S,)."""
@@ -237,10 +220,10 @@ class GradientLearner(ABC):
         y, mask = batch.y.unsqueeze(1), batch.mask.unsqueeze(1)
         if self.task == "classification":
             joint = losses.masked_sum(-losses.cross_entropy(predictive.mean, y), mask)
-            return Evidence(joint, joint)
+            return Evidence(joint, joint, predictive)
         joint = losses.masked_sum(-losses.gaussian_nll(predictive.mean, predictive.var, y), mask)
         robust = losses.masked_sum(losses.student_t_log_density(predictive.mean, predictive.var, y), mask)
-        return Evidence(joint, robust)
+        return Evidence(joint, robust, predictive)
 
     def _tracked_noise(self, noise: Tensor, predictive: Predictive, batch: Batch) -> Tensor:
         """The stream's noise after a batch: its squared errors count as far as they are not the initialization's."""
@@ -289,8 +272,3 @@ def _along(values: Tensor, like: Tensor) -> Tensor:
 def _where(chosen: Tensor, new: Mapping[str, Tensor], old: Mapping[str, Tensor]) -> Tensors:
     """Per stream, the new tensors where chosen (S,) and otherwise the old ones, bit for bit."""
     return {name: torch.where(_along(chosen, tensor), tensor, old[name]) for name, tensor in new.items()}
-
-
-def _finite(tensors: Mapping[str, Tensor]) -> Tensor:
-    """(S,): whether all of a stream's numbers are finite."""
-    return torch.stack([tensor.isfinite().flatten(1).all(1) for tensor in tensors.values()]).all(0)

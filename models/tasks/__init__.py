@@ -3,4 +3,13 @@
 from models.tasks.table import Mask, Table, read_stream_names, rows_mask, streams_mask
 from models.tasks.tables import column_names, read_table, read_table_for
 
-__all__ = ["Mask", "Table", "column_names", "read_stream_names", "read_table", "read_table_for", "rows_mask", "streams_mask"]
+__all__ = [
+    "Mask",
+    "Table",
+    "column_names",
+    "read_stream_names",
+    "read_table",
+    "read_table_for",
+    "rows_mask",
+    "streams_mask",
+]

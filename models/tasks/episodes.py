@@ -3,8 +3,8 @@
 Rows become network inputs by the same code as in serving: bundle statistics, lag columns at the stated label delay.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 from models.features import encode_rows, init_standardiser, lag_columns, lag_width, network_inputs, standardise
 from models.targets import encode_targets, to_scale, yeo_johnson
 from models.tasks.table import IntArray, Table
-from models.types import Batch, Episode, Feature, FloatArray, Lags, ModelSpec, Target
+from models.types import Batch, Episode, Feature, FloatArray, ModelSpec, Target
 
 LENGTHS = (16, 64, 128, 256)
 """Rows of an episode, drawn evenly: short ones teach a cold start, long ones a warm stream."""
@@ -63,8 +63,8 @@ def fit_target(table: Table, power: float) -> Target:
     if table.task == "classification":
         return Target(table.target_name, classes=table.classes)
     labels = np.asarray(table.target, dtype=np.float64)
-    moved = yeo_johnson(torch.from_numpy(labels), power)
-    std = float(moved.std(correction=0))
+    moved = yeo_johnson(labels, power)
+    std = float(moved.std())
     return Target(
         table.target_name,
         mean=(float(moved.mean()),),
@@ -77,12 +77,10 @@ def fit_target(table: Table, power: float) -> Target:
 
 def likely_power(labels: FloatArray) -> float:
     """Yeo-Johnson exponent of greatest likelihood, on a grid of tenths from -1 to 2."""
-    y = torch.from_numpy(labels)
-    signed = (torch.sign(y) * y.abs().log1p()).sum()
+    signed = (np.sign(labels) * np.log1p(np.abs(labels))).sum()
     grid = [round(-1 + 0.1 * k, 1) for k in range(31)]
     score = [
-        float(-0.5 * len(labels) * (yeo_johnson(y, power).var(correction=0) + 1e-12).log() + (power - 1) * signed)
-        for power in grid
+        -0.5 * len(labels) * math.log(yeo_johnson(labels, power).var() + 1e-12) + (power - 1) * signed for power in grid
     ]
     return grid[int(np.argmax(score))]
 
@@ -112,7 +110,7 @@ def season_rows(table: Table, longest: int = 200) -> int | None:
 
 
 def own_delay(table: Table, delay: int) -> int:
-    """Median number of a stream's own rows among the last ``delay`` rows of the table, whose labels are not known yet."""
+    """Median number of a stream's own rows among the last ``delay`` rows of the table: labels not known yet."""
     if not delay:
         return 0
     waits = []
@@ -202,7 +200,7 @@ class Stretches(NamedTuple):
     sequential: bool
     lengths: tuple[int, ...] = LENGTHS
 
-    def __call__(self, generator: torch.Generator) -> Episode:
+    def draw(self, generator: torch.Generator) -> Episode:
         """Draw one meta-batch."""
         longest = max(len(places) for places in self.streams)
         rows = min(int(_draw(len(self.lengths), generator, self.lengths)), longest)
@@ -235,14 +233,9 @@ def held_out(data: Prepared, streams: Sequence[IntArray], *, sequential: bool, r
         if size < 2:  # noqa: PLR2004 - one row to adapt on and one to judge
             continue
         index = np.stack([places[start : start + size] for start in range(0, len(places) - size + 1, size)])
-        for part in np.array_split(index, max(1, len(index) // 32)):
-            episodes.append(_episode(data.x[part], data.y[part], 0 if sequential else size // 2))
+        parts = np.array_split(index, max(1, len(index) // 32))
+        episodes += [_episode(data.x[part], data.y[part], 0 if sequential else size // 2) for part in parts]
     return episodes
-
-
-def with_lags(spec: ModelSpec, lags: Lags) -> ModelSpec:
-    """The spec with other lag columns."""
-    return replace(spec, lags=lags)
 
 
 def _episode(x: Tensor, y: Tensor, support: int) -> Episode:

@@ -71,7 +71,8 @@ class Table(NamedTuple):
     def targets(self, index: Any = slice(None)) -> list[Label]:
         """Targets as Python values: numbers or class labels."""
         picked = pick(self.target, index)
-        return picked.tolist() if isinstance(picked, np.ndarray) else picked
+        labels: list[Label] = picked.tolist() if isinstance(picked, np.ndarray) else picked
+        return labels
 
     def take(self, mask: Mask, part: str = "") -> "Table":
         """The rows where ``mask`` (rows,) holds, in the same order; streams without rows are dropped.

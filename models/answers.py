@@ -1,0 +1,239 @@
+"""From tensors to what a client sees: predictions in label units, scores, a stream at a glance."""
+
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from models.adaptation import Decisions, Observation
+from models.targets import from_scale, label_std, log_slope
+from models.types import FloatArray, Label, ModelSpec, Predictive, Tensors
+
+NEW_ROWS = 20
+"""A stream is ``new`` until it has learned this many rows."""
+DRIFTED_ROWS = 100
+"""A stream is ``drifted`` for this many rows after an alarm."""
+
+
+class Decision(NamedTuple):
+    """What the detector decided about one batch; logged, and given back on replay.
+
+    Attributes:
+        kind: ``drift``, ``warning`` or None.
+        rows_since_change: Rows since the estimated change, the batch included; -1 without an estimate.
+        statistic: The detector's statistic after the batch.
+        threshold: Where it alarms.
+    """
+
+    kind: str | None
+    rows_since_change: int
+    statistic: float
+    threshold: float
+
+
+class Prediction(NamedTuple):
+    """Answers for B rows, as Python values.
+
+    Attributes:
+        predictions: Numbers (lists of numbers for several outputs; medians, which absolute error asks for), or labels.
+        probabilities: (B, C) for classification.
+        classes: The labels of the probabilities' columns.
+        std: Predictive standard deviations, noise included, for regression.
+        intervals: [low, high] a row, if asked for.
+        lags: (B, L) lag columns that the answers used.
+    """
+
+    predictions: list[Any]
+    probabilities: list[list[float]] | None
+    classes: list[Label] | None
+    std: list[Any] | None
+    intervals: list[Any] | None
+    lags: FloatArray
+
+
+class Outcome(NamedTuple):
+    """What a batch showed, all of it before learning.
+
+    Attributes:
+        prediction: The served predictions.
+        loss: Mean negative log-likelihood, nats.
+        score: Accuracy, or mean absolute error in label units.
+        initial_loss: The frozen initialization's loss.
+        initial_score: The frozen initialization's score.
+        decision: The detector's decision.
+        event: ``drift``, ``warning`` where one begins with this batch, or None: what is worth telling.
+        action: ``readapt`` after an alarm.
+        rows_used: Rows that a re-adaptation used.
+        rows_seen: Rows learned so far, the batch included.
+        state: ``new``, ``stable``, ``warning`` or ``drifted``.
+        kept: False where a result was not finite: the batch was scored but the state before it stays.
+    """
+
+    prediction: Prediction
+    loss: float
+    score: float
+    initial_loss: float
+    initial_score: float
+    decision: Decision
+    event: str | None
+    action: str | None
+    rows_used: int
+    rows_seen: int
+    state: str
+    kept: bool
+
+
+class Status(NamedTuple):
+    """A stream at a glance; rolling figures are None before the first batch."""
+
+    rows_seen: int
+    window_rows: int
+    loss: float | None
+    score: float | None
+    state: str
+    rows_since_drift: int | None
+
+
+def answers_of(
+    spec: ModelSpec, served: Predictive, z: Tensor, counts: Sequence[int], interval: float | None
+) -> list[Prediction]:
+    """Served distributions (S, B, ·) as Python values, stream by stream without the padding."""
+    lags = z[..., len(spec.features) :].double().numpy(force=True)
+    if spec.task == "classification":
+        classes = list(spec.target.classes)
+        probabilities = served.mean.double().exp().numpy(force=True)
+        best = probabilities.argmax(-1)
+        return [
+            Prediction(
+                [classes[index] for index in best[at, :rows].tolist()],
+                probabilities[at, :rows].tolist(),
+                classes,
+                None,
+                None,
+                lags[at, :rows],
+            )
+            for at, rows in enumerate(counts)
+        ]
+    mean = served.mean.double().numpy(force=True)
+    std = served.var.double().sqrt().numpy(force=True)
+    middle, spread = from_scale(spec.target, mean), label_std(spec.target, mean, std)
+    low = high = middle
+    if interval is not None:
+        reach = NormalDist().inv_cdf(0.5 + interval / 2) * std
+        low, high = from_scale(spec.target, mean - reach), from_scale(spec.target, mean + reach)
+    return [
+        Prediction(
+            _listed(middle[at, :rows]),
+            None,
+            None,
+            _listed(spread[at, :rows]),
+            None if interval is None else _listed(np.stack([low[at, :rows], high[at, :rows]], axis=-1)),
+            lags[at, :rows],
+        )
+        for at, rows in enumerate(counts)
+    ]
+
+
+class Scores(NamedTuple):
+    """Figures of a batch of each stream, (S,) each: mean nats and accuracy or mean absolute error in label units."""
+
+    loss: FloatArray
+    score: FloatArray
+    initial_loss: FloatArray
+    initial_score: FloatArray
+
+
+def scores_of(spec: ModelSpec, seen: Observation, targets: FloatArray, mask: npt.NDArray[np.bool_]) -> Scores:
+    """Score a step's observations.
+
+    Args:
+        spec: The model.
+        seen: What the step observed, S streams.
+        targets: (S, B, O) label values, or (S, B, 1) class indices; anything on padding.
+        mask: (S, B).
+    """
+    count = np.maximum(mask.sum(1), 1)
+
+    def mean(rows: FloatArray) -> FloatArray:
+        return np.asarray(np.where(mask, rows, 0.0).sum(1) / count, dtype=np.float64)
+
+    def nats(nll: Tensor) -> FloatArray:
+        rows = nll.double().numpy(force=True)
+        return mean(rows - log_slope(spec.target, targets).sum(-1)) if spec.task == "regression" else mean(rows)
+
+    def score(served: Predictive) -> FloatArray:
+        if spec.task == "classification":
+            return mean((served.mean.numpy(force=True).argmax(-1) == targets[..., 0]).astype(np.float64))
+        return mean(np.abs(from_scale(spec.target, served.mean.double().numpy(force=True)) - targets).mean(-1))
+
+    return Scores(nats(seen.nll), score(seen.served), nats(seen.initial_nll), score(seen.initial))
+
+
+def outcomes_of(
+    spec: ModelSpec, seen: Observation, new: Tensors, z: Tensor, counts: Sequence[int], scores: Scores
+) -> list[Outcome]:
+    """What each stream's batch showed, from a step's observation and the states after it."""
+    answers = answers_of(spec, seen.served, z, counts, None)
+    loss, score, initial_loss, initial_score = (figures.tolist() for figures in scores)
+    rows_used, kept, entered = seen.rows_used.tolist(), seen.kept.tolist(), seen.entered.tolist()
+    outcomes = []
+    for at, status in enumerate(statuses(new)):
+        decision = _decision(seen.decisions, at)
+        outcomes.append(
+            Outcome(
+                prediction=answers[at],
+                loss=loss[at],
+                score=score[at],
+                initial_loss=initial_loss[at],
+                initial_score=initial_score[at],
+                decision=decision,
+                event="warning" if entered[at] else "drift" if decision.kind == "drift" else None,
+                action="readapt" if decision.kind == "drift" else None,
+                rows_used=rows_used[at],
+                rows_seen=status.rows_seen,
+                state=status.state,
+                kept=kept[at],
+            )
+        )
+    return outcomes
+
+
+def statuses(state: Tensors) -> list[Status]:
+    """Each stream of a state at a glance."""
+    columns = (state["rows_seen"], state["drift_row"], state["warned"], state["window_rows"], state["rolling"])
+    found = []
+    for rows_seen, drift_row, warned, window_rows, rolling in zip(*(c.tolist() for c in columns), strict=True):
+        since = rows_seen - drift_row if drift_row >= 0 else None
+        if since is not None and since < DRIFTED_ROWS:
+            name = "drifted"
+        elif warned:
+            name = "warning"
+        else:
+            name = "new" if rows_seen < NEW_ROWS else "stable"
+        loss, score, weight = rolling
+        known = weight > 0
+        found.append(
+            Status(
+                rows_seen, window_rows, loss / weight if known else None, score / weight if known else None, name, since
+            )
+        )
+    return found
+
+
+def _listed(values: npt.NDArray[np.float64]) -> list[Any]:
+    """(B, O, …) as lists a row; one output is not wrapped in a list of its own."""
+    plain: list[Any] = (values[:, 0] if values.shape[1] == 1 else values).tolist()
+    return plain
+
+
+def _decision(decisions: Decisions, position: int) -> Decision:
+    kind = "drift" if decisions.drift[position] else "warning" if decisions.warning[position] else None
+    return Decision(
+        kind,
+        int(decisions.rows_since_change[position]),
+        float(decisions.statistic[position]),
+        float(decisions.threshold[position]),
+    )

@@ -1,0 +1,53 @@
+"""Small models and tables for the tests of runs over files."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models import Engine, Model
+from models.adaptation import Plan
+from models.tasks import Table, read_table
+from models.types import Expert, Feature, Lags, ModelSpec, Target
+
+
+def small_model(task: str = "regression", lags: Lags | None = None, name: str = "small") -> Model:
+    """An untrained model of the features ``a`` and ``b``, a linear head on a random body, fixed by its seed."""
+    spec = ModelSpec(
+        name=name,
+        task="classification" if task == "classification" else "regression",
+        features=(Feature("a"), Feature("b")),
+        target=Target("y", classes=("no", "yes")) if task == "classification" else Target("y"),
+        experts=(Expert("head", "bayes_head", {"hidden": [8, 4], "tau_rows": [50.0, 400.0]}),),
+        lags=lags or Lags(),
+        provenance={"stream_column": "shop", "time_column": "t"},
+    )
+    learner = Plan.of(spec).learners["head"]
+    meta = learner.meta_init(torch.Generator().manual_seed(0))
+    return Model(spec, {f"head.{key}": value for key, value in meta.items()})
+
+
+def small_engine(task: str = "regression", lags: Lags | None = None) -> Engine:
+    """An engine of ``small_model``."""
+    return Engine(small_model(task, lags))
+
+
+def write_rows(path: Path, rows: int = 120, streams: int = 3, task: str = "regression", seed: int = 0) -> Path:
+    """A CSV file of streams whose target is a·w + b with a w of each stream's own that jumps halfway."""
+    rng = np.random.default_rng(seed)
+    weight = rng.normal(size=(streams, 2))
+    lines = ["t,shop,a,b,y"]
+    for t in range(rows):
+        stream = int(rng.integers(streams))
+        a, b = rng.normal(size=2).round(4)
+        value = weight[stream, int(t > rows // 2)] * a + b + 0.1 * rng.normal()
+        label = ("yes" if value > 0 else "no") if task == "classification" else f"{value:.6f}"
+        lines.append(f"{t},shop-{stream},{a},{b},{label}")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def small_table(folder: Path, rows: int = 120, streams: int = 3, task: str = "regression") -> Table:
+    """``write_rows``, read back."""
+    file = write_rows(folder / f"{task}.csv", rows, streams, task)
+    return read_table([file], target="y", stream_column="shop", time_column="t")

@@ -1,0 +1,87 @@
+"""Training end to end at small size: a table in, a model out that is better than its parts."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from models import (
+    DataError,
+    TrainingError,
+    TrainProgress,
+    TrainSettings,
+    read_bundle,
+    train_table,
+    train_tasks,
+    trainer,
+    write_bundle,
+)
+from tests.models.examples import small_table
+
+SMALL = {"ITERATIONS": 30, "PROBE_ITERATIONS": 10, "SINUSOID_ITERATIONS": 60, "VALIDATE_EVERY": 10}
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short training run on one thread."""
+    torch.set_num_threads(1)
+    for name, value in SMALL.items():
+        monkeypatch.setattr(trainer, name, value)
+
+
+def silent(progress: TrainProgress) -> None:
+    """Progress goes from 0 to 1."""
+    assert 0.0 <= progress.fraction <= 1.0
+
+
+@pytest.mark.parametrize("task", ["regression", "classification"])
+def test_a_trained_model_is_better_than_online_sgd(tmp_path: Path, task: str) -> None:
+    """Meta-learning pays on the same rows; the report says what was chosen."""
+    table = small_table(tmp_path, 1200, 3, task)
+    model, report = train_table(table, TrainSettings(), silent)
+    better = -1 if task == "classification" else 1
+    assert better * report.scores["adapted"] < better * report.scores["online SGD without meta-learning"]
+    assert any(choice.startswith("lagged targets") for choice in report.choices)
+    assert model.spec.provenance["rows"] == 1200
+    assert read_bundle(write_bundle(model)).meta.keys() == model.meta.keys()
+
+
+def test_the_same_seed_gives_the_same_bits(tmp_path: Path) -> None:
+    """Bundles are equal byte for byte; another seed's is not."""
+    table = small_table(tmp_path, 300, 2)
+    settings = TrainSettings(lag_target=1, budget_minutes=60.0)
+    one, other = (write_bundle(train_table(table, settings, silent)[0]) for _ in range(2))
+    third = write_bundle(train_table(table, TrainSettings(lag_target=1, seed=1, budget_minutes=60.0), silent)[0])
+    assert one == other
+    assert one != third
+
+
+@pytest.mark.parametrize("algorithm", ["maml", "meta_sgd"])
+def test_gradient_learners_train_on_tables_too(tmp_path: Path, algorithm: str) -> None:
+    """The bundle names the learner; nothing is asked that it lacks."""
+    table = small_table(tmp_path, 300, 2)
+    model, _ = train_table(table, TrainSettings(algorithm=algorithm, lag_target=0), silent)
+    assert model.spec.experts[0].learner == algorithm
+    assert model.spec.lags.offsets == ()
+
+
+def test_an_unknown_algorithm_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    """The error lists them."""
+    with pytest.raises(TrainingError, match="bayes_head"):
+        train_table(small_table(tmp_path, 100, 1), TrainSettings(algorithm="nosuch"), silent)
+
+
+def test_too_few_rows_are_refused(tmp_path: Path) -> None:
+    """Nothing can be held out of them."""
+    with pytest.raises(DataError, match="too few"):
+        train_table(small_table(tmp_path, 20, 1), TrainSettings(), silent)
+
+
+def test_the_sinusoid_family_trains() -> None:
+    """MAML by default; the scores are mean squared errors on new tasks."""
+    model, report = train_tasks("sinusoid", TrainSettings(), silent)
+    assert model.spec.experts[0].learner == "maml"
+    assert report.metric == "mean squared error"
+    assert set(report.scores) == {"frozen start", *(f"adapted after {shots} points" for shots in (5, 10, 20))}
+    with pytest.raises(TrainingError, match="sinusoid"):
+        train_tasks("nosuch", TrainSettings(), silent)
