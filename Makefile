@@ -1,0 +1,88 @@
+# Needs Python 3.11 or newer with venv and pip, and make; nothing else. `make` alone lists the targets.
+#
+#   make serve ARGS="--port 8080"        further words for `acclimate serve`
+#   make test ARGS="tests/test_layers.py -x"
+#   make serve TORCH_INDEX=<url>         takes torch's CPU build from another package index, on machines
+#                                        where plain pip would fetch the CUDA build
+#   make PYTHON=/path/to/python3.11 …    another interpreter
+
+PYTHON ?= $(shell for p in python3.11 python3; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v "$$p"; break; }; done)
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check install --quiet
+TORCH_INDEX ?=
+ARGS ?=
+ACCLIMATE_DATA_DIR ?= var
+N ?= 20
+IMAGE ?= acclimate
+CONTAINER ?= $(shell command -v docker || command -v podman)
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check demo models benchmark sinusoid crash loadtest image image-test clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r t d; do printf '%-11s %s\n' "$$t" "$$d"; done
+
+# The stamps make a second run start at once; a change of either file installs anew.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "acclimate needs Python 3.11 or newer: neither python3.11 nor python3 is; install it or name one: make PYTHON=/path/to/python" >&2; exit 1; }
+	@test -x $(PY) || "$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); echo "could not create $(VENV): $(PYTHON) lacks venv or ensurepip (Debian: the package python3-venv)" >&2; exit 1; }
+	@echo "installing acclimate and what it needs into $(VENV) (torch is large: this takes minutes)"
+	@test -z "$(TORCH_INDEX)" || $(PIP) --index-url "$(TORCH_INDEX)" "$$(grep '^torch==' constraints.txt)"
+	@$(PIP) -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "installing the development tools into $(VENV)"
+	@$(PIP) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+serve: $(VENV)/.installed ## start the server with the shipped models on 127.0.0.1:8000, data in ./var
+	@ACCLIMATE_DATA_DIR="$(ACCLIMATE_DATA_DIR)" exec $(VENV)/bin/acclimate serve $(ARGS)
+
+test: $(VENV)/.installed-dev ## run the tests
+	@$(PY) -m pytest $(ARGS)
+
+check: $(VENV)/.installed-dev ## lint, format, types, direction of imports
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy --strict
+	@$(PY) -m pytest tests/test_layers.py
+
+demo: $(VENV)/.installed ## adaptation to drift, end to end, in a minute
+	@$(PY) -m service.demo $(ARGS)
+
+# DATA is a folder with all twelve stations (beijing_pm25.csv.gz); only the five of the demo ship with the project.
+models: $(VENV)/.installed ## train the shipped models anew; DATA=folder with beijing_pm25.csv.gz
+	@test -n "$(DATA)" || { echo "make models needs DATA=DIR, a folder with beijing_pm25.csv.gz" >&2; exit 2; }
+	@$(VENV)/bin/acclimate train --tasks sinusoid --budget 30 --out models/shipped/sinusoid.safetensors
+	@$(VENV)/bin/acclimate train --data $(DATA)/beijing_pm25.csv.gz --target label --stream-column stream --time-column t \
+		--streams data/training_stations.txt --budget 30 --out models/shipped/beijing-pm25.safetensors
+
+benchmark: $(VENV)/.installed ## train with defaults and evaluate on real streams; DATA=folder with the files
+	@$(PY) -m loadtest.realdata --data "$(DATA)" $(ARGS)
+
+sinusoid: $(VENV)/.installed ## the sinusoid benchmark
+	@$(PY) -m loadtest.sinusoid $(ARGS)
+
+crash: $(VENV)/.installed ## kill -9 under load, restart, compare; N=20 cycles
+	@$(PY) -m loadtest.crash --cycles $(N) $(ARGS)
+
+loadtest: $(VENV)/.installed ## open-loop load on a server of its own: latency percentiles, achieved rate
+	@$(PY) -m loadtest $(ARGS)
+
+image: ## build the container image with docker or podman
+	@test -n "$(CONTAINER)" || { echo "make image needs docker or podman (on Debian without either, as root: make image-test)" >&2; exit 1; }
+	$(CONTAINER) build $(if $(TORCH_INDEX),--build-arg TORCH_INDEX="$(TORCH_INDEX)") -t $(IMAGE) $(ARGS) .
+
+# RUNNER=chroot has no run line that could carry a variable, so there it goes into the test image. Never together with
+# BUILD_ARGS=--layers: buildah would keep the variable in cached layers, and later images would be open too.
+image-test: ## build the image without an engine or a hub, run it, ask its health (Debian, root)
+	@RUN_ARGS="-e ACCLIMATE_ALLOW_ANONYMOUS=1 $(RUN_ARGS)" \
+		BUILD_ARGS="$(if $(filter chroot,$(RUNNER)),--env ACCLIMATE_ALLOW_ANONYMOUS=1 )$(BUILD_ARGS)" \
+		deploy/build_image.sh . localhost/acclimate:test
+
+clean: ## remove the environment, caches and builds; never the data in ./var
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
