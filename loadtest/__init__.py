@@ -1,0 +1,1 @@
+"""Runs against a live server: open-loop load, crashes, benchmarks. Each is a command, ``python -m loadtest…``."""

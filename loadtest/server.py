@@ -1,0 +1,95 @@
+"""A server of one's own: a child process on a free loopback port with a data directory that lives as long as it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+STARTUP_S = 60.0
+SHUTDOWN_S = 40.0
+_POLL_S = 0.05
+
+
+class ServerError(Exception):
+    """The server did not start or did not end as promised; the message carries the end of its log."""
+
+
+def free_port() -> int:
+    """A loopback port that nothing listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def command(port: int, data_dir: Path, arguments: Sequence[str] = ()) -> list[str]:
+    """``acclimate serve`` of the environment that runs this process."""
+    executable = str(Path(sys.executable).with_name("acclimate"))
+    return [executable, "serve", "--port", str(port), "--data-dir", str(data_dir), *arguments]
+
+
+def wait_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Return when ``/readyz`` answers 200.
+
+    Raises:
+        ServerError: The process ended, or was not ready within ``STARTUP_S``.
+    """
+    deadline = time.monotonic() + STARTUP_S
+    with httpx.Client(base_url=url, trust_env=False, timeout=2.0) as client:
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise ServerError(f"the server ended with code {process.returncode} before it was ready:\n{_tail(log)}")
+            try:
+                if client.get("/readyz").is_success:
+                    return
+            except httpx.TransportError:
+                pass  # not listening yet
+            time.sleep(_POLL_S)
+    raise ServerError(f"the server was not ready after {STARTUP_S:g} s:\n{_tail(log)}")
+
+
+@contextmanager
+def running(arguments: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> Iterator[str]:
+    """A ready server's URL; on leaving it is sent SIGTERM and must end with code 0.
+
+    Args:
+        arguments: Further words for ``acclimate serve``.
+        environ: Further variables.
+
+    Raises:
+        ServerError: It did not start, or it did not end with code 0 within ``SHUTDOWN_S``.
+    """
+    with tempfile.TemporaryDirectory(prefix="acclimate-loadtest-") as directory:
+        port, log = free_port(), Path(directory) / "server.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(  # noqa: S603  our own program with our own words
+                command(port, Path(directory) / "data", arguments),
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(environ or {})},
+            )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_ready(url, process, log)
+            yield url
+            process.send_signal(signal.SIGTERM)
+            code = process.wait(SHUTDOWN_S)
+            if code != 0:
+                raise ServerError(f"the server ended with code {code} after SIGTERM:\n{_tail(log)}")
+        except subprocess.TimeoutExpired:
+            raise ServerError(f"the server did not end within {SHUTDOWN_S:g} s of SIGTERM:\n{_tail(log)}") from None
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+def _tail(log: Path, lines: int = 20) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
