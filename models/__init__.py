@@ -12,7 +12,7 @@ from models.learners import LEARNERS, Learner
 from models.lockstep import events
 from models.metatrain import Progress as MetaProgress
 from models.metatrain import meta_train
-from models.prequential import Report, prequential
+from models.prequential import Report, prequential, row_losses
 from models.scores import Alarm, Run, Scores, default_window, rolling_score, score_rows, summarise, summarise_streams
 from models.stream_config import StreamConfig
 from models.tasks import (
@@ -78,6 +78,7 @@ __all__ = [
     "read_table",
     "read_table_for",
     "rolling_score",
+    "row_losses",
     "rows_mask",
     "score_rows",
     "streams_mask",

@@ -206,19 +206,19 @@ def row_losses(spec: ModelSpec, answer: Prediction, truth: FloatArray) -> FloatA
         spec: The model.
         answer: Probabilities, or means and standard deviations. For regression the density is taken as normal in the
             model's own scale of the target.
-        truth: (rows,) labels, or class indices.
+        truth: (rows,) or (rows, O) labels, or class indices.
 
     Returns:
         (rows,) nats.
     """
     if answer.probabilities is not None:
-        chosen = np.array(answer.probabilities)[np.arange(len(truth)), truth.astype(np.int64)]
+        chosen = np.array(answer.probabilities)[np.arange(len(truth)), truth.reshape(len(truth)).astype(np.int64)]
         return np.asarray(-np.log(np.clip(chosen, 1e-12, 1.0)), dtype=np.float64)
     if answer.std is None:
         return np.full(len(truth), math.nan)
-    mean, std = np.array(answer.predictions)[:, None], np.array(answer.std)
-    slope = log_slope(spec.target, mean)[:, 0]
-    deviation = to_scale(spec.target, truth[:, None])[:, 0] - to_scale(spec.target, mean)[:, 0]
-    scaled = np.maximum(std, 1e-12) * np.exp(slope)
+    labels = truth.reshape(len(truth), -1)  # (rows, O)
+    mean, std = np.array(answer.predictions).reshape(labels.shape), np.array(answer.std).reshape(labels.shape)
+    deviation = to_scale(spec.target, labels) - to_scale(spec.target, mean)
+    scaled = np.maximum(std, 1e-12) * np.exp(log_slope(spec.target, mean))
     normal = 0.5 * np.square(deviation / scaled) + np.log(scaled) + 0.5 * math.log(2 * math.pi)
-    return np.asarray(normal - log_slope(spec.target, truth[:, None])[:, 0], dtype=np.float64)
+    return np.asarray((normal - log_slope(spec.target, labels)).sum(-1), dtype=np.float64)

@@ -177,7 +177,9 @@ def train_tasks(family: str, settings: TrainSettings, progress: Follow) -> tuple
         raise TrainingError(f"unknown algorithm {name!r}; choose auto or one of {', '.join(LEARNERS)}")
     tasks = Sinusoid(noise_std=0.0 if name != "bayes_head" else 0.1)
     hyper: Mapping[str, object] = (
-        {"hidden": (128, 128, 32), "skip": False} if name == "bayes_head" else {"hidden": (40, 40), "steps": 5}
+        {"hidden": (128, 128, 32), "skip": False, "full_prior": True}
+        if name == "bayes_head"
+        else {"hidden": (40, 40), "steps": 5}
     )
     spec = ModelSpec(
         name="sinusoid",

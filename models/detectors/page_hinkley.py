@@ -40,7 +40,7 @@ class PageHinkley:
     detects: ClassVar[bool] = True
     compares_challenger: ClassVar[bool] = False
     threshold: float = 20.0
-    delta: float = 0.1
+    delta: float = 0.5
     min_instances: int = 10
     alpha: float = 1 - 0.0001
     mode: str = "up"

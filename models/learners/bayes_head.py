@@ -34,7 +34,7 @@ class _Posterior(NamedTuple):
 class BayesHead:
     """ALPaCA's head with an Ornstein-Uhlenbeck pull towards the meta-learned prior.
 
-    y = Wᵀφ(x) + ε with W ~ N(W0, σ² P0) per output, P0 diagonal. Between two rows time moves by one:
+    y = Wᵀφ(x) + ε with W ~ N(W0, σ² P0) per output, P0 = AAᵀ. Between two rows time moves by one:
     W ← γW + (1-γ)W0 and P ← γ²P + (1-γ²)P0 with γ² = 1 - 1/τ. One member for each forgetting time τ, and a challenger
     that starts from the prior whenever the detector's statistic is at zero. Classes are regressed one-hot (±1) and
     read off as softmax(a·m/√(1+b·v)) with v = φᵀPφ.
@@ -44,6 +44,7 @@ class BayesHead:
         inputs: F, width of the network's input.
         outputs: O outputs or C classes.
         hidden: Widths of the body's layers; the last is squashed by tanh and becomes features.
+        full_prior: Whether A is any matrix; else P0 is diagonal, which asks less of few rows.
         skip: Whether the standardised inputs are features too, beside the body's.
         tau_rows: Forgetting times of the live members, in rows, each > 1.
         challenger_tau_rows: Forgetting time of the challenger, in rows.
@@ -58,6 +59,7 @@ class BayesHead:
     inputs: int
     outputs: int
     hidden: Sequence[int] = (64, 32)
+    full_prior: bool = False
     skip: bool = True
     tau_rows: Sequence[float] = (100.0, 500.0, 3000.0)
     challenger_tau_rows: float = 500.0
@@ -97,7 +99,10 @@ class BayesHead:
         """Draw the body, and a prior that expects little of every feature."""
         meta = self._body.init(generator)
         meta["prior_mean"] = torch.zeros(self.width, self.outputs)
-        meta["prior_log_var"] = torch.full((self.width,), -1.0)
+        if self.full_prior:
+            meta["prior_factor"] = math.exp(-0.5) * torch.eye(self.width)
+        else:
+            meta["prior_log_var"] = torch.full((self.width,), -1.0)
         if self.task == "regression":
             meta["log_noise"] = torch.full((self.outputs,), -1.0)
         else:
@@ -188,7 +193,8 @@ class BayesHead:
         age = torch.arange(rows, device=phi.device)
         apart = age[:, None] - age[None, :]
         decay = (1 - 1 / taus)[:, None, None] ** (0.5 * apart.abs())
-        gram = (phi * meta["prior_log_var"].exp()) @ phi.mT * decay
+        scaled = phi @ meta["prior_factor"] if self.full_prior else phi * (0.5 * meta["prior_log_var"]).exp()
+        gram = scaled @ scaled.mT * decay
         factor = torch.linalg.cholesky(gram + torch.eye(rows, dtype=phi.dtype, device=phi.device))
         start = phi @ meta["prior_mean"]
         residual = (self._targets(batch) - start) * batch.mask[..., None]
@@ -205,7 +211,9 @@ class BayesHead:
         return masked_mean(nll.flatten(), judged.flatten())
 
     def _prior(self, meta: Tensors) -> _Posterior:
-        """The prior as a posterior of one member: W0 (d, O) and diag P0 (d, d)."""
+        """The prior as a posterior of one member: W0 (d, O) and P0 (d, d)."""
+        if self.full_prior:
+            return _Posterior(meta["prior_mean"], meta["prior_factor"] @ meta["prior_factor"].mT)
         return _Posterior(meta["prior_mean"], torch.diag(meta["prior_log_var"].exp()))
 
     def _targets(self, batch: Batch) -> Tensor:

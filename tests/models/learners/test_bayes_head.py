@@ -21,7 +21,7 @@ def learned(learner: BayesHead, seed: int = 0) -> Tensors:
     """Learned tensors with a prior that is not at its start, in float64."""
     generator = torch.Generator().manual_seed(seed)
     meta = {name: tensor.double() for name, tensor in learner.meta_init(generator).items()}
-    for name in ("prior_mean", "prior_log_var", "log_noise"):
+    for name in ("prior_mean", "prior_log_var", "prior_factor", "log_noise"):
         if name in meta:
             meta[name] = meta[name] + 0.5 * torch.randn(meta[name].shape, generator=generator).double()
     return meta
@@ -109,15 +109,16 @@ def test_long_batches_are_chained_without_a_difference() -> None:
     torch.testing.assert_close(evidence.joint[0, 0], normal.log_prob(batch.y[0, :, 0]), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("full_prior", [False, True])
 @pytest.mark.parametrize("delay_rows", [0, 3])
-def test_meta_loss_is_the_prequential_loss_of_the_server(delay_rows: int) -> None:
+def test_meta_loss_is_the_prequential_loss_of_the_server(delay_rows: int, *, full_prior: bool) -> None:
     """One Cholesky factor gives what predicting and learning row by row gives, at the label delay too."""
-    learner = head((25.0,), delay_rows=delay_rows)
+    learner = head((25.0,), delay_rows=delay_rows, full_prior=full_prior)
     meta, batch = learned(learner), rows(14, streams=1)
     none = Batch(*(values[:, :0] for values in batch))
     loss = learner.meta_loss(meta, Episode(none, batch))
     gamma2 = 1 - 1 / 25.0
-    prior = torch.diag(meta["prior_log_var"].exp())
+    prior = learner.init(meta, 1)["P"][0, 0]
     losses = []
     for row in range(14):
         state = learner.init(meta, 1)
