@@ -26,7 +26,8 @@ from models.tasks import (
     streams_mask,
 )
 from models.tasks.sinusoid import Sinusoid, SinusoidEpisodes, SinusoidTasks
-from models.trainer import TrainingReport, TrainProgress, TrainSettings, train_table, train_tasks
+from models.trainer import train_table, train_tasks
+from models.training import TrainingReport, TrainProgress, TrainSettings
 from models.types import Batch, FloatArray, Label, ModelSpec, Tensors, Value
 
 __all__ = [

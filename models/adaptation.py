@@ -14,15 +14,9 @@ from torch import Tensor
 
 from models import committee
 from models.detectors import DETECTORS, Detector, Signals
-from models.features import (
-    init_standardiser,
-    input_width,
-    lag_columns,
-    lag_width,
-    network_inputs,
-    update_standardiser,
-)
+from models.features import init_standardiser, input_width, network_inputs, update_standardiser
 from models.learners import LEARNERS, Learner
+from models.memory import Rows, init_memory, push_window, remember, window_batch
 from models.types import Batch, Evidence, ModelSpec, Predictive, Tensors
 
 SCORE_RATE = 0.01
@@ -59,20 +53,6 @@ class Plan:
     def members(self) -> int:
         """Live members of all experts together."""
         return sum(learner.members for learner in self.learners.values())
-
-
-class Rows(NamedTuple):
-    """Labelled rows of S streams as they are learned, and as a window retains them.
-
-    Attributes:
-        z: (S, B, D + L) bundle-standardised features, then lag columns.
-        y: (S, B, O) targets in the learners' scale; (S, B, 1) class indices, as floats.
-        mask: (S, B) bool.
-    """
-
-    z: Tensor
-    y: Tensor
-    mask: Tensor
 
 
 class Decisions(NamedTuple):
@@ -120,18 +100,10 @@ class Observation(NamedTuple):
 def init(plan: Plan, meta: Tensors, streams: int) -> Tensors:
     """State of ``streams`` new streams."""
     spec = plan.spec
-    width, columns = lag_width(spec), lag_columns(spec)
-    depth = max(spec.lags.offsets, default=0)
-    outputs = len(spec.target.mean) if spec.task == "regression" else 1
-    held = spec.window_rows if plan.keeps_window else 0
     state: Tensors = {
         **init_standardiser(spec, streams),
         "weights": committee.init_weights(streams, plan.members),
-        "known": torch.full((streams, depth, width), torch.nan),
-        "known_mean": torch.zeros(streams, len(spec.lags.rates), width),
-        "window_z": torch.zeros(streams, held, len(spec.features) + columns),
-        "window_y": torch.zeros(streams, held, outputs),
-        "window_rows": torch.zeros(streams, dtype=torch.int64),
+        **init_memory(spec, streams, window_rows=spec.window_rows if plan.keeps_window else 0),
         "rows_seen": torch.zeros(streams, dtype=torch.int64),
         "drift_row": torch.full((streams,), NEVER, dtype=torch.int64),
         "warned": torch.zeros(streams, dtype=torch.bool),
@@ -141,16 +113,6 @@ def init(plan: Plan, meta: Tensors, streams: int) -> Tensors:
         state |= _prefixed(name, learner.init(_part(meta, name), streams))
     state |= {f"detector.{key}": torch.from_numpy(value) for key, value in plan.detector.init(streams).items()}
     return state
-
-
-def lags_now(plan: Plan, state: Tensors) -> Tensor:
-    """Lag columns (S, L) that the next row of each stream gets."""
-    spec = plan.spec
-    if not lag_columns(spec):
-        return state["known"].new_zeros(state["known"].shape[0], 0)
-    last = state["known"][:, [offset - 1 for offset in spec.lags.offsets]].flatten(1)
-    means = torch.where((state["rows_seen"] > 0)[:, None, None], state["known_mean"], torch.nan).flatten(1)
-    return torch.cat([last, means], dim=1)
 
 
 def predict(plan: Plan, meta: Tensors, state: Tensors, z: Tensor) -> tuple[Predictive, Predictive]:
@@ -230,8 +192,8 @@ def step(
     new["window_rows"] = (state["window_rows"] + count).clamp_max(spec.window_rows)
     window = batch
     if plan.keeps_window:
-        new["window_z"], new["window_y"] = _push_window(spec, state, rows, count)
-        window = _window_batch(spec, state, new)
+        new["window_z"], new["window_y"] = push_window(spec, state, rows, count)
+        window = window_batch(spec, state, new)
     evidence = _learn(plan, meta, state, new, batch, window)
     served = committee.serve(spec.task, evidence.predictive, state["weights"], h0)
     nll = committee.row_nll(spec.task, evidence.predictive, state["weights"], h0, y)
@@ -258,7 +220,7 @@ def step(
     rows_used = _readapt(plan, meta, new, decisions, torch.from_numpy(verdict.idle) & (count > 0))
 
     new["x_mean"], new["x_var"] = update_standardiser(spec, state["x_mean"], state["x_var"], rows.z, rows.mask)
-    new |= _remember(spec, state, y, rows.mask)
+    new |= remember(spec, state, y, rows.mask)
     new["rows_seen"] = state["rows_seen"] + count
     drift = torch.from_numpy(decisions.drift)
     new["drift_row"] = torch.where(drift, new["rows_seen"], state["drift_row"])
@@ -342,7 +304,7 @@ def _readapt(plan: Plan, meta: Tensors, new: Tensors, decisions: Decisions, idle
         known = torch.where(estimate > 0, estimate, spec.min_rows)
         used = torch.where(alarm, torch.minimum(known, new["window_rows"]), 0)
         new["window_rows"] = torch.where(alarm, used, new["window_rows"])
-        since = _window_batch(spec, new, new) if plan.keeps_window else None
+        since = window_batch(spec, new, new) if plan.keeps_window else None
         even = torch.full_like(new["weights"], -float(np.log(plan.members)))
         new["weights"] = torch.where(alarm[:, None], even, new["weights"])
         if plan.detector.compares_challenger:
@@ -355,54 +317,6 @@ def _readapt(plan: Plan, meta: Tensors, new: Tensors, decisions: Decisions, idle
         moved = learner.reset(_part(meta, name), _part(new, name), alarm, idle, rows)
         new |= _prefixed(name, moved)
     return used
-
-
-def _push_window(spec: ModelSpec, state: Tensors, rows: Rows, count: Tensor) -> tuple[Tensor, Tensor]:
-    """Append the batch's rows to the retained window (newest last), stream by stream as its mask says."""
-    index = torch.arange(spec.window_rows)[None, :] + count[:, None]  # (S, W) places in [window, batch]
-
-    def pushed(window: Tensor, batch: Tensor) -> Tensor:
-        joined = torch.cat([window, batch], dim=1)
-        return joined.gather(1, index[..., None].expand(-1, -1, joined.shape[-1]))
-
-    return pushed(state["window_z"], rows.z), pushed(state["window_y"], rows.y)
-
-
-def _window_batch(spec: ModelSpec, standard: Tensors, held: Tensors) -> Batch:
-    """The retained rows as network inputs under ``standard``'s standardiser; the oldest places may be empty."""
-    x = network_inputs(spec, standard["x_mean"], standard["x_var"], held["window_z"])
-    y = held["window_y"] if spec.task == "regression" else held["window_y"][..., 0].to(torch.int64)
-    age = torch.arange(spec.window_rows, 0, -1)[None, :]  # 1 is the newest
-    return Batch(x, y, age <= held["window_rows"][:, None])
-
-
-def _remember(spec: ModelSpec, state: Tensors, y: Tensor, mask: Tensor) -> Tensors:
-    """Move the known labels, newest first, and their exponentially weighted means by the batch's labels."""
-    if not lag_columns(spec):
-        return {}
-    width = lag_width(spec)
-    if spec.task == "regression":
-        labels = y
-    elif width == 1:
-        labels = (2 * y - 1).to(state["known_mean"].dtype)[..., None]
-    else:
-        labels = torch.nn.functional.one_hot(y, width).to(state["known_mean"].dtype)
-    count = mask.sum(1)
-    depth = state["known"].shape[1]
-    joined = torch.cat([state["known"].flip(1), labels], dim=1)
-    index = (torch.arange(depth)[None, :] + count[:, None]).clamp_max(joined.shape[1] - 1)
-    known = joined.gather(1, index[..., None].expand(-1, -1, width)).flip(1)
-    means = []
-    order = state["rows_seen"][:, None] + mask.cumsum(1)  # (S, B) how many labels are known with this one
-    for position, rate in enumerate(spec.lags.rates):
-        gain = (1 / order.clamp_min(1)).clamp_min(rate) * mask
-        keep = 1 - gain
-        later = keep.flip(1).cumprod(1).flip(1)
-        after = torch.cat([later[:, 1:], torch.ones_like(later[:, :1])], dim=1)
-        fresh = ((gain * after)[..., None] * labels).sum(1)
-        means.append(later[:, :1] * state["known_mean"][:, position] + fresh)
-    mean = torch.stack(means, dim=1) if means else state["known_mean"]
-    return {"known": known, "known_mean": mean}
 
 
 def _all_finite(plan: Plan, new: Tensors) -> Tensor:

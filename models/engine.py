@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from models import adaptation
-from models.adaptation import Decisions, Plan, Rows
+from models.adaptation import Decisions, Plan
 from models.answers import Decision, Outcome, Prediction, Status, answers_of, outcomes_of, scores_of, statuses
 from models.bundle import Model
 from models.features import encode_rows, standardise
+from models.memory import Rows, lags_now
 from models.slab import Slab
 from models.stream_config import StreamConfig, configure
 from models.targets import encode_targets, to_scale
@@ -186,7 +187,7 @@ class Engine:
         self, state: Tensors, inputs: Sequence[FloatArray], lags: Sequence[FloatArray | None]
     ) -> tuple[Tensor, Tensor]:
         """Padded (S, B, D + L) rows with their lag columns, and the mask (S, B)."""
-        now = adaptation.lags_now(self._plan, state).to(torch.float64).numpy(force=True)
+        now = lags_now(self._spec, state).to(torch.float64).numpy(force=True)
         counts = np.array([len(rows) for rows in inputs])
         longest = int(counts.max())
         width = len(self._spec.features)

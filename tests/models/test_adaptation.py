@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from models import adaptation
-from models.adaptation import Decisions, Plan, Rows
+from models.adaptation import Decisions, Plan
+from models.memory import Rows, lags_now
 from models.types import DetectorChoice, Expert, Feature, Lags, ModelSpec, Target, Tensors
 
 HEAD = Expert("head", "bayes_head", {"hidden": (8, 4), "tau_rows": (50.0, 400.0)})
@@ -48,7 +49,7 @@ def batches(plan: Plan, meta: Tensors, streams: int, count: int, seed: int = 0) 
             y = x[..., :1] + (6.0 if step > count // 2 else 0.0)
         else:
             y = torch.randint(len(plan.spec.target.classes), (streams, 4, 1), generator=rng).float()
-        lags = adaptation.lags_now(plan, state)[:, None].expand(-1, 4, -1)
+        lags = lags_now(plan.spec, state)[:, None].expand(-1, 4, -1)
         lengths = torch.randint(1, 5, (streams, 1), generator=rng)
         rows = Rows(torch.cat([x, lags], dim=-1), y, torch.arange(4)[None] < lengths)
         state, _ = adaptation.step(plan, meta, state, rows)
@@ -164,11 +165,11 @@ def test_known_labels_become_lag_columns() -> None:
     """Offsets count back from the newest label; before enough are known the column is missing."""
     plan, meta = model(REGRESSION)
     state = adaptation.init(plan, meta, 1)
-    assert adaptation.lags_now(plan, state).isnan().all()
+    assert lags_now(plan.spec, state).isnan().all()
     for value in (1.0, 2.0, 3.0, 4.0):
         rows = Rows(torch.zeros(1, 1, 5), torch.full((1, 1, 1), value), torch.ones(1, 1, dtype=torch.bool))
         state, _ = adaptation.step(plan, meta, state, rows)
-    last, third, mean = adaptation.lags_now(plan, state)[0].tolist()
+    last, third, mean = lags_now(plan.spec, state)[0].tolist()
     assert (last, third) == (4.0, 2.0)
     assert mean == pytest.approx(2.5)  # a plain mean until 1/rate labels are known
 

@@ -2,15 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from models import (
     DataError,
+    Engine,
     TrainingError,
     TrainProgress,
     TrainSettings,
     read_bundle,
+    selection,
     train_table,
     train_tasks,
     trainer,
@@ -18,15 +21,15 @@ from models import (
 )
 from tests.models.examples import small_table
 
-SMALL = {"ITERATIONS": 30, "PROBE_ITERATIONS": 10, "SINUSOID_ITERATIONS": 60, "VALIDATE_EVERY": 10}
+SMALL = ((trainer, "ITERATIONS", 30), (trainer, "SINUSOID_ITERATIONS", 60), (selection, "PROBE_ITERATIONS", 10))
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A short training run on one thread."""
     torch.set_num_threads(1)
-    for name, value in SMALL.items():
-        monkeypatch.setattr(trainer, name, value)
+    for module, name, value in SMALL:
+        monkeypatch.setattr(module, name, value)
 
 
 def silent(progress: TrainProgress) -> None:
@@ -85,3 +88,17 @@ def test_the_sinusoid_family_trains() -> None:
     assert set(report.scores) == {"frozen start", *(f"adapted after {shots} points" for shots in (5, 10, 20))}
     with pytest.raises(TrainingError, match="sinusoid"):
         train_tasks("nosuch", TrainSettings(), silent)
+
+
+def test_ctrl_c_leaves_the_best_so_far(tmp_path: Path) -> None:
+    """Whether in choosing, in training or in the last run: a model that predicts, and the report says so."""
+    table = small_table(tmp_path, 300, 2)
+    for stop in ("target", "lagged targets", "meta-training", "training on all rows"):
+
+        def follow(progress: TrainProgress, stop: str = stop) -> None:
+            if progress.description.startswith(stop):
+                raise KeyboardInterrupt
+
+        model, report = train_table(table, TrainSettings(), follow)
+        assert report.interrupted
+        assert Engine(model).predict_initial(np.zeros((1, 2))).predictions

@@ -1,0 +1,79 @@
+"""What ``auto`` chooses by short runs on the held-out rows: the target's transform and the lagged targets."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from models.tasks.episodes import fit_target, likely_power, own_delay, season_rows
+from models.training import Follow, Interrupted, Split, TrainSettings, fit, judge, part_of
+from models.types import Lags, ModelSpec
+
+LAG_RATES = (0.1, 0.02)
+"""Rates, per row, of the means of known labels that become inputs."""
+PROBE_ITERATIONS = 100
+"""Iterations of a short run."""
+PROBE_SHARE = 0.1
+"""Most of the budget that one of these may take."""
+CLEARLY = 0.01
+"""A later option, which asks for more, wins only if it lowers the held-out error by this share."""
+
+
+def choose_target(
+    spec: ModelSpec, split: Split, settings: TrainSettings, seconds: float, choices: list[str], progress: Follow
+) -> ModelSpec:
+    """Whether a numeric target is learned through a power transform."""
+    if spec.task == "classification":
+        return spec
+    power = likely_power(np.asarray(split.table.target, dtype=np.float64))
+    if power == 1.0:
+        return spec
+    options = {"as it is": spec, f"Yeo-Johnson {power:g}": replace(spec, target=fit_target(split.table, power))}
+    return _tournament("target", options, split, settings, seconds, choices, part_of(progress, 0.0, 0.15, "target"))
+
+
+def choose_lags(
+    spec: ModelSpec, split: Split, settings: TrainSettings, seconds: float, choices: list[str], progress: Follow
+) -> ModelSpec:
+    """Which of the last known labels become inputs."""
+    if settings.lag_target != "auto":
+        choices.append(f"lagged targets: {settings.lag_target}, as stated")
+        return spec
+    options = {"none": replace(spec, lags=Lags()), "the last two and their means": spec}
+    season = season_rows(split.table)
+    waiting = own_delay(split.table, settings.delay)
+    if season is not None:
+        offset = season * (waiting // season + 1) - waiting
+        if offset not in spec.lags.offsets:
+            lags = Lags((*spec.lags.offsets, offset), LAG_RATES)
+            options[f"and the one {season} rows before"] = replace(spec, lags=lags)
+    return _tournament(
+        "lagged targets", options, split, settings, seconds, choices, part_of(progress, 0.15, 0.3, "lags")
+    )
+
+
+def _tournament(
+    what: str,
+    options: Mapping[str, ModelSpec],
+    split: Split,
+    settings: TrainSettings,
+    seconds: float,
+    choices: list[str],
+    progress: Follow,
+) -> ModelSpec:
+    """A short run of every option; a later one wins only if it is clearly better."""
+    errors: dict[str, float] = {}
+    for position, (name, spec) in enumerate(options.items()):
+        follow = part_of(progress, position / len(options), (position + 1) / len(options), f"{what}: {name}")
+        model, trained = fit(spec, split, settings, PROBE_SHARE * seconds, PROBE_ITERATIONS, follow)
+        score = float(judge(model, split).adapted.score.mean())
+        errors[name] = 1 - score if spec.task == "classification" else score
+        if trained.interrupted:
+            raise Interrupted(model)
+    best = next(iter(options))
+    for name, error in errors.items():
+        if error < (1 - CLEARLY) * errors[best]:
+            best = name
+    listed = ", ".join(f"{name} {error:.4g}" for name, error in errors.items())
+    choices.append(f"{what}: {best} (held-out error after a short run: {listed})")
+    return options[best]
