@@ -46,6 +46,7 @@ from models.types import DetectorChoice, Expert, Feature, Lags, ModelSpec, Targe
 ITERATIONS = 600
 """Meta-iterations of the full run."""
 SINUSOID_ITERATIONS = 15_000
+SINUSOID_LR = 2e-3
 MILESTONES = (0, 1, 5, 10, 20, 50, 100, 200)
 """Batches learned, at which held-out scores are reported (each up to the next)."""
 
@@ -133,7 +134,7 @@ def train_tasks(family: str, settings: TrainSettings, progress: Follow) -> tuple
     hyper: Mapping[str, object] = (
         {"hidden": (128, 128, 32), "skip": False, "full_prior": True}
         if name == "bayes_head"
-        else {"hidden": (40, 40), "steps": 5}
+        else {"hidden": (40, 40), "steps": 3}
     )
     spec = ModelSpec(
         name="sinusoid",
@@ -151,6 +152,7 @@ def train_tasks(family: str, settings: TrainSettings, progress: Follow) -> tuple
         SinusoidEpisodes(tasks),
         generator=generator,
         iterations=SINUSOID_ITERATIONS,
+        outer_lr=SINUSOID_LR,
         budget_seconds=60.0 * settings.budget_minutes,
         progress=following(part_of(progress, 0.0, 1.0, "meta-training")),
     )
