@@ -1,0 +1,1 @@
+"""The service: HTTP, durable state and the command line around the learning core ``models``."""

@@ -1,0 +1,115 @@
+"""Settings: read once, frozen, each also an environment variable ``ACCLIMATE_…``."""
+
+import os
+import re
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import orjson
+from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+
+from service.errors import ConfigurationError
+
+PREFIX = "ACCLIMATE_"
+_KUBERNETES_LINKS = re.compile(PREFIX + r"(SERVICE_HOST|SERVICE_PORT.*|PORT_\d+_.*)")
+"""Variables that Kubernetes sets in every pod beside a service called acclimate; they are not settings."""
+
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class Settings(BaseSettings):
+    """Everything that can be set, with its default and unit. Units stand last in the names."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", populate_by_name=True)
+
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=8000, ge=0, le=65_535, description="port to listen on; 0 takes a free one")
+    allow_anonymous: bool = Field(default=False, description="serve beyond this machine without keys")
+    data_dir: Path = Field(default=Path("acclimate-data"), description="directory of the embedded store")
+    models: Annotated[dict[str, Path], NoDecode] = Field(
+        default_factory=dict,
+        validation_alias=AliasChoices("ACCLIMATE_MODEL", "ACCLIMATE_MODELS"),
+        description="models to serve, NAME=FILE, separated by commas",
+    )
+    activate: bool = Field(default=False, description="make changed models the active versions of their names")
+    device: str = Field(default="cpu", description="torch device of the numerics")
+    threads: Count = Field(default=1, description="threads of one numerical operation")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least severe log line written"
+    )
+
+    body_bytes_max: Count = Field(default=8 * 1024**2, description="largest request body, bytes")
+    batch_rows_max: Count = Field(default=10_000, description="most rows of one batch")
+    metadata_bytes_max: Count = Field(default=4_096, description="largest metadata of a stream, bytes of JSON")
+    page_items_max: Count = Field(default=1_000, description="most items of one page of a list")
+    retained_rows: Count = Field(default=1_000, description="rows that a stream retains, at least its window")
+    log_days: Count = Field(default=30, description="days that logged rows and revisions are kept")
+    pending_days: Count = Field(default=7, description="days that a prediction waits for its label")
+    pending_rows_max: Count = Field(default=10_000, description="predictions of a stream that wait for their labels")
+    queue_items_max: Count = Field(default=4_096, description="requests that may wait for the numerics before 429")
+    tick_items_max: Count = Field(default=256, description="requests that one batched computation takes")
+    hot_streams_max: Count = Field(default=10_000, description="streams kept in memory")
+    snapshot_rows: Count = Field(default=256, description="learned rows between two snapshots of a stream")
+    drain_seconds: Seconds = Field(default=0.5, description="time between not ready and closing the port, on SIGTERM")
+    shutdown_grace_seconds: Seconds = Field(default=20.0, description="time that running requests have to finish")
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split_models(cls, value: Any) -> Any:
+        """``a=one.safetensors,b=two.safetensors`` or a JSON object."""
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("{"):
+            return orjson.loads(value)
+        pairs = [part.strip().partition("=") for part in value.split(",") if part.strip()]
+        if any(not (name and path) for name, _, path in pairs):
+            raise ValueError("write NAME=FILE, several of them separated by commas")
+        return {name: path for name, _, path in pairs}
+
+    @model_validator(mode="after")
+    def _refuse_open_doors(self) -> Self:
+        """Without keys nobody beyond this machine may write, unless the operator says so."""
+        if not self.allow_anonymous and not is_loopback(self.host):
+            raise ValueError(
+                f"listening on {self.host} would let anyone on the network read and write without a key: "
+                "use --host 127.0.0.1, or set ACCLIMATE_ALLOW_ANONYMOUS=1 to accept that"
+            )
+        return self
+
+
+def load_settings(environ: Mapping[str, str] | None = None, **given: Any) -> Settings:
+    """Settings from arguments that were given, then variables, then defaults.
+
+    Args:
+        environ: Variables whose names are checked; the process's by default.
+        given: Settings given on the command line; None counts as not given.
+
+    Raises:
+        ConfigurationError: An unknown variable, or a value out of its bounds; one sentence that names it.
+    """
+    names = os.environ if environ is None else environ
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {"ACCLIMATE_MODEL"}
+    unknown = sorted(n for n in names if n.startswith(PREFIX) and n not in known and not _KUBERNETES_LINKS.match(n))
+    if unknown:
+        raise ConfigurationError(f"{unknown[0]} is not a setting: acclimate serve --help lists them all")
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        message = first["msg"].removeprefix("Value error, ")
+        field = ".".join(str(part) for part in first["loc"])
+        raise ConfigurationError(f"{field}: {message}" if field else message) from None
+    except SettingsError as error:
+        raise ConfigurationError(str(error)) from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach ``host``. A name other than localhost counts as reachable."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"

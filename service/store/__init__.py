@@ -1,0 +1,55 @@
+"""Durable state. ``STORES`` holds every backend; all of them keep the promises of ``service.store.base.Store``."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from service.store.base import (
+    Append,
+    Configure,
+    Create,
+    DamagedError,
+    Delete,
+    Done,
+    Entry,
+    Loaded,
+    ModelRecord,
+    Operation,
+    Pend,
+    Pending,
+    PutSnapshot,
+    Refusal,
+    Snapshot,
+    Store,
+    StoredEvent,
+    StreamRecord,
+)
+from service.store.memory import MemoryStore
+from service.store.sqlite import SqliteStore
+
+STORES: Mapping[str, Callable[[Path], Store]] = MappingProxyType({"memory": MemoryStore, "sqlite": SqliteStore})
+"""Opens the store of a data directory."""
+
+__all__ = [
+    "STORES",
+    "Append",
+    "Configure",
+    "Create",
+    "DamagedError",
+    "Delete",
+    "Done",
+    "Entry",
+    "Loaded",
+    "MemoryStore",
+    "ModelRecord",
+    "Operation",
+    "Pend",
+    "Pending",
+    "PutSnapshot",
+    "Refusal",
+    "Snapshot",
+    "SqliteStore",
+    "Store",
+    "StoredEvent",
+    "StreamRecord",
+]

@@ -1,0 +1,365 @@
+"""What a store keeps and promises. The truth is the log; a snapshot is a cache of it.
+
+A store is plain and synchronous: one call of ``write`` is one transaction, durable when it returns. Each operation of a
+stream is a compare-and-set on its record (stream_version and all else): an operation that is out of date answers
+``Refusal.STALE`` and changes nothing, while the others of the same call go through. Every log entry carries the chain
+digest of the entry before it, so that a missing or altered one is found when the stream is loaded, and never served.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+
+from service.errors import ServiceError
+
+FORMAT_VERSION = 1
+"""Layout of what is stored. A store written by a newer one is refused."""
+PURGE_ROWS = 2_000
+"""Most rows of deleted streams that one transaction clears away."""
+TRIM_ROWS = 256
+"""Most log entries that one snapshot trims."""
+
+EntryKind: TypeAlias = Literal["feedback", "labels", "reset"]
+"""``labels`` is feedback whose rows were predicted and kept before."""
+
+
+class DamagedError(ServiceError):
+    """500: something stored is not what was written. It is reported and never served.
+
+    Attributes:
+        stream: The damaged stream, or ``None`` where the damage is elsewhere.
+        revision: Revision at which the damage shows, where it is known.
+    """
+
+    def __init__(self, stream: str | None, revision: int | None, reason: str) -> None:
+        where = "the store is" if stream is None else f"stream {stream} is"
+        at = "" if revision is None else f" at revision {revision}"
+        super().__init__(f"{where} damaged{at}: {reason}; restore it from a backup, or delete it")
+        self.stream = stream
+        self.revision = revision
+
+
+class StreamRecord(NamedTuple):
+    """A stream without its log.
+
+    Attributes:
+        key: Number of this life of the stream, never used again; a stream deleted and created anew has another.
+        stream: Its id.
+        model: Model that it is bound to.
+        model_version: Version of the model.
+        config: Its own settings.
+        metadata: The client's notes.
+        stream_version: Revision of the latest log entry, 0 without one.
+        rows_seen: Rows learned over its whole life.
+        chain: Chain digest of the latest log entry.
+        state: Drift state after the latest entry.
+        last_drift: The latest drift event as stored.
+        created_at: Epoch seconds.
+        updated_at: Epoch seconds of the latest commit.
+    """
+
+    key: int
+    stream: str
+    model: str
+    model_version: int
+    config: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+    stream_version: int
+    rows_seen: int
+    chain: bytes
+    state: str
+    last_drift: "StoredEvent | None"
+    created_at: float
+    updated_at: float
+
+
+class Entry(NamedTuple):
+    """One log entry: a batch of labelled rows with what came of it, or a reset.
+
+    Attributes:
+        revision: ``stream_version`` that it made.
+        kind: What happened.
+        at: Epoch seconds.
+        first_row: Rows the stream had seen before.
+        rows: Rows learned, 0 for a reset.
+        payload: JSON of the rows and the outcome (``service.payload``).
+        previous: Chain digest of the entry before.
+        chain: Digest of this entry and ``previous``.
+    """
+
+    revision: int
+    kind: EntryKind
+    at: float
+    first_row: int
+    rows: int
+    payload: bytes
+    previous: bytes
+    chain: bytes
+
+
+class Snapshot(NamedTuple):
+    """Adapted state at a revision, as the engine wrote it.
+
+    Attributes:
+        revision: Revision that it holds.
+        chain: Chain digest of that revision's entry.
+        status: Numbers that describe the stream then (``window_rows``, ``loss``, ``score``).
+        data: The engine's bytes.
+    """
+
+    revision: int
+    chain: bytes
+    status: Mapping[str, Any]
+    data: bytes
+
+
+class StoredEvent(NamedTuple):
+    """An event; the fields of ``service.types.Event`` with the time as epoch seconds. ``id`` 0: not committed yet."""
+
+    id: int
+    revision: int
+    at: float
+    kind: str
+    detector: str | None = None
+    statistic: float | None = None
+    threshold: float | None = None
+    change_row: int | None = None
+    action: str | None = None
+    rows_used: int | None = None
+
+
+class Loaded(NamedTuple):
+    """What rebuilds a stream: its record, its latest snapshot, and the entries after that. All of it verified."""
+
+    record: StreamRecord
+    snapshot: Snapshot | None
+    entries: list[Entry]
+
+
+class Pending(NamedTuple):
+    """A row that was predicted and waits for its label.
+
+    Attributes:
+        id: The client's name for it.
+        at: Epoch seconds.
+        payload: JSON of the row and of what was answered (``service.pending``).
+    """
+
+    id: str
+    at: float
+    payload: bytes
+
+
+class ModelRecord(NamedTuple):
+    """One version of a registered model; ``digest`` is that of its bundle's bytes."""
+
+    name: str
+    version: int
+    digest: str
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Make a stream at revision 0. ``Refusal.STALE`` if it exists."""
+
+    stream: str
+    model: str
+    model_version: int
+    config: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Add one log entry to a stream: revision +1.
+
+    Attributes:
+        record: The stream as the writer knows it; the compare-and-set is on all of it.
+        kind: What happened.
+        at: Epoch seconds.
+        rows: Rows learned.
+        payload: The entry's JSON.
+        state: Drift state afterwards.
+        ids: Learned ids, each with the row it names; those that were pending are pending no more.
+        ids_from: Ids of rows before this one are forgotten.
+        events: Events of the entry; their ``id`` is given by the store.
+    """
+
+    record: StreamRecord
+    kind: EntryKind
+    at: float
+    rows: int
+    payload: bytes
+    state: str
+    ids: Sequence[tuple[str, int]] = ()
+    ids_from: int = 0
+    events: Sequence[StoredEvent] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PutSnapshot:
+    """Replace a stream's snapshot, and trim what no promise needs any more.
+
+    ``Refusal.STALE`` where the store has a snapshot that is newer, or the stream is gone.
+
+    Attributes:
+        record: The stream as of the snapshot's revision.
+        status: Numbers that describe the stream then.
+        data: The engine's bytes.
+        trim_rows: Entries are trimmed that lie wholly before this row...
+        trim_before: ...and are older than this time (epoch seconds), and are not needed after the snapshot.
+    """
+
+    record: StreamRecord
+    status: Mapping[str, Any]
+    data: bytes
+    trim_rows: int = 0
+    trim_before: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """Give a stream another config and metadata; the revision stays.
+
+    ``snapshot`` is the stream's state under the new config, so that a replay starts from it; ``None`` where the config
+    did not change.
+    """
+
+    record: StreamRecord
+    config: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+    at: float
+    snapshot: PutSnapshot | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pend:
+    """Keep predicted rows until their labels come; the revision stays.
+
+    ``Refusal.STALE`` where one of the ids is pending or learned already: then none of the rows is kept.
+
+    Attributes:
+        record: The stream, at whatever revision.
+        rows: What to keep.
+        before: Rows kept before this time (epoch seconds) are dropped.
+        rows_max: Then the oldest are dropped until so many are left.
+    """
+
+    record: StreamRecord
+    rows: Sequence[Pending]
+    before: float
+    rows_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Remove a stream and everything of it."""
+
+    record: StreamRecord
+
+
+Operation: TypeAlias = Create | Append | PutSnapshot | Configure | Pend | Delete
+
+
+class Done(NamedTuple):
+    """An operation that is committed, with the record as it is now and the events with their ids."""
+
+    record: StreamRecord
+    events: tuple[StoredEvent, ...] = ()
+
+
+class Refusal(Enum):
+    """Why a compare-and-set changed nothing."""
+
+    STALE = "stale"
+    """The stream has moved on: load it again and retry. For ``Create``: it exists. For ``Pend``: an id is known."""
+    GONE = "gone"
+    """The stream was deleted."""
+
+
+class Store(Protocol):
+    """Durable state of all streams and models in one data directory.
+
+    Thread-safe. Reads see only what is committed and never wait for a write.
+    """
+
+    def write(self, operations: Sequence[Operation]) -> list[Done | Refusal]:
+        """Commit all operations in one transaction; on return they are on disk.
+
+        Returns:
+            One answer an operation, in their order.
+
+        Raises:
+            StoreFullError: No room; nothing was changed.
+            UnavailableError: Any other failure; nothing was changed.
+        """
+        ...
+
+    def load(self, stream: str) -> Loaded | None:
+        """Everything that rebuilds a stream, from one moment, verified.
+
+        Raises:
+            DamagedError: An entry, the snapshot or the record is missing or altered.
+        """
+        ...
+
+    def get(self, stream: str) -> tuple[StreamRecord, Snapshot | None] | None:
+        """A stream's record and its snapshot without ``data``."""
+        ...
+
+    def page(
+        self, prefix: str, model: str | None, limit: int, after: str
+    ) -> list[tuple[StreamRecord, Snapshot | None]]:
+        """As ``get``, in the order of ids: streams whose id starts with ``prefix`` and is greater than ``after``."""
+        ...
+
+    def entries(self, record: StreamRecord, after: int, limit: int) -> list[Entry]:
+        """Log entries with a revision greater than ``after``, oldest first, their chain verified from the first on."""
+        ...
+
+    def learned(self, wanted: Sequence[tuple[int, Sequence[str]]]) -> list[set[str]]:
+        """Which of the ids were learned, for pairs of stream key and ids."""
+        ...
+
+    def pending(self, record: StreamRecord, ids: Sequence[str], since: float) -> dict[str, Pending]:
+        """Those of the ids that wait for a label since ``since`` (epoch seconds) or later.
+
+        Raises:
+            DamagedError: A row is not what was kept.
+        """
+        ...
+
+    def events(self, record: StreamRecord, after: int, limit: int) -> list[StoredEvent]:
+        """Events with an id greater than ``after``, oldest first."""
+        ...
+
+    def models(self) -> list[ModelRecord]:
+        """All versions of all registered models, by name and version."""
+        ...
+
+    def put_model(self, name: str, bundle: bytes, *, activate: bool) -> ModelRecord:
+        """Register a bundle under a name.
+
+        Bytes that the name has already keep their version; new ones get the next. The first version of a name is
+        active at once, another one only with ``activate``.
+        """
+        ...
+
+    def bundle(self, name: str, version: int) -> bytes:
+        """The bytes of a registered version.
+
+        Raises:
+            DamagedError: They are not what was registered.
+        """
+        ...
+
+    def purge(self) -> bool:
+        """Clear away up to ``PURGE_ROWS`` rows of deleted streams, in a transaction; whether more are left."""
+        ...
+
+    def close(self) -> None:
+        """Release the data directory. Nothing is lost without it."""
+        ...

@@ -1,0 +1,147 @@
+"""Checksums, and how a stream's log entries are chained by them."""
+
+import struct
+from collections.abc import Sequence
+from hashlib import blake2b
+
+import orjson
+
+from service.store.base import Append, Create, DamagedError, Entry, Loaded, Pending, Snapshot, StoredEvent, StreamRecord
+
+DIGEST_BYTES = 16
+
+
+def chain_digest(previous: bytes, stream: str, entry: tuple[int, str, float, int, int], payload: bytes) -> bytes:
+    """Digest of an entry that follows ``previous``; ``entry`` is revision, kind, at, first_row, rows."""
+    revision, kind, at, first_row, rows = entry
+    digest = blake2b(previous, digest_size=DIGEST_BYTES)
+    digest.update(struct.pack("<qdqq", revision, at, first_row, rows))
+    digest.update(f"{len(stream)}:{stream}{kind}:".encode())
+    digest.update(payload)
+    return digest.digest()
+
+
+def next_entry(operation: Append) -> Entry:
+    """The log entry that an ``Append`` makes."""
+    record = operation.record
+    revision = record.stream_version + 1
+    head = (revision, operation.kind, operation.at, record.rows_seen, operation.rows)
+    chain = chain_digest(record.chain, record.stream, head, operation.payload)
+    return Entry(*head[:5], operation.payload, record.chain, chain)
+
+
+def new_record(key: int, operation: Create) -> StreamRecord:
+    """The record that a ``Create`` makes."""
+    return StreamRecord(
+        key=key,
+        stream=operation.stream,
+        model=operation.model,
+        model_version=operation.model_version,
+        config=dict(operation.config),
+        metadata=dict(operation.metadata),
+        stream_version=0,
+        rows_seen=0,
+        chain=b"",
+        state="new",
+        last_drift=None,
+        created_at=operation.at,
+        updated_at=operation.at,
+    )
+
+
+def next_record(operation: Append, entry: Entry, events: Sequence[StoredEvent]) -> StreamRecord:
+    """The record after an ``Append``."""
+    record = operation.record
+    drifts = [event for event in events if event.kind == "drift"]
+    return record._replace(
+        stream_version=entry.revision,
+        rows_seen=record.rows_seen + entry.rows,
+        chain=entry.chain,
+        state=operation.state,
+        last_drift=drifts[-1] if drifts else record.last_drift,
+        updated_at=entry.at,
+    )
+
+
+def verify_chain(stream: str, start: tuple[int, bytes], entries: Sequence[Entry]) -> tuple[int, bytes]:
+    """Follow a chain of entries.
+
+    Args:
+        stream: Whose entries they are.
+        start: Revision and chain digest that the first entry follows.
+        entries: Consecutive entries.
+
+    Returns:
+        Revision and chain digest of the last one.
+
+    Raises:
+        DamagedError: One is missing or altered.
+    """
+    revision, chain = start
+    for entry in entries:
+        if entry.revision != revision + 1:
+            raise DamagedError(stream, revision + 1, "its log entry is missing")
+        if entry.previous != chain:
+            raise DamagedError(stream, entry.revision, "its log entry does not follow the one before")
+        chain = chain_digest(entry.previous, stream, entry[:5], entry.payload)
+        if chain != entry.chain:
+            raise DamagedError(stream, entry.revision, "its log entry was altered")
+        revision = entry.revision
+    return revision, chain
+
+
+def verify_loaded(loaded: Loaded) -> Loaded:
+    """Check that snapshot and entries lead to the record's revision and chain digest.
+
+    Raises:
+        DamagedError: They do not.
+    """
+    record, snapshot, entries = loaded
+    start = (0, b"") if snapshot is None else (snapshot.revision, snapshot.chain)
+    revision, chain = verify_chain(record.stream, start, entries)
+    if revision != record.stream_version:
+        raise DamagedError(record.stream, revision + 1, f"its log ends before revision {record.stream_version}")
+    if chain != record.chain:
+        raise DamagedError(record.stream, revision, "its log does not end where the stream stands")
+    return loaded
+
+
+def snapshot_digest(record: StreamRecord, snapshot: Snapshot) -> bytes:
+    """Checksum over everything in a snapshot."""
+    digest = blake2b(snapshot.chain, digest_size=DIGEST_BYTES)
+    digest.update(struct.pack("<q", snapshot.revision))
+    digest.update(record.stream.encode() + b":" + orjson.dumps(snapshot.status, option=orjson.OPT_SORT_KEYS))
+    digest.update(snapshot.data)
+    return digest.digest()
+
+
+def pending_digest(stream: str, row: Pending) -> bytes:
+    """Checksum over a row that waits for its label."""
+    digest = blake2b(struct.pack("<d", row.at), digest_size=DIGEST_BYTES)
+    digest.update(f"{len(stream)}:{stream}{row.id}:".encode())
+    digest.update(row.payload)
+    return digest.digest()
+
+
+def verify_pending(stream: str, row: Pending, digest: bytes) -> Pending:
+    """Check a row that waits for its label.
+
+    Raises:
+        DamagedError: It was altered.
+    """
+    if pending_digest(stream, row) != digest:
+        raise DamagedError(stream, None, "a prediction that waits for its label was altered")
+    return row
+
+
+def bundle_digest(bundle: bytes) -> str:
+    """Identity of a bundle: the digest of its bytes, in hexadecimal."""
+    return blake2b(bundle, digest_size=DIGEST_BYTES).hexdigest()
+
+
+def record_digest(record: StreamRecord) -> bytes:
+    """Checksum over a record, its key apart, which the store gives."""
+    fields = (*record[1:4], dict(record.config), dict(record.metadata), record.stream_version, record.rows_seen)
+    rest = (record.chain.hex(), record.state, list(record.last_drift or ()), record.created_at, record.updated_at)
+    text = orjson.dumps([*fields, *rest], option=orjson.OPT_SORT_KEYS)
+    return blake2b(text, digest_size=DIGEST_BYTES).digest()

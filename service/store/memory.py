@@ -1,0 +1,265 @@
+"""A store in memory, with every promise but durability; what tests and trials run on."""
+
+import threading
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from service.store.base import (
+    TRIM_ROWS,
+    Append,
+    Configure,
+    Create,
+    DamagedError,
+    Delete,
+    Done,
+    Entry,
+    Loaded,
+    ModelRecord,
+    Operation,
+    Pend,
+    Pending,
+    PutSnapshot,
+    Refusal,
+    Snapshot,
+    StoredEvent,
+    StreamRecord,
+)
+from service.store.chain import (
+    bundle_digest,
+    new_record,
+    next_entry,
+    next_record,
+    pending_digest,
+    record_digest,
+    snapshot_digest,
+    verify_chain,
+    verify_loaded,
+    verify_pending,
+)
+
+
+@dataclass
+class _Stream:
+    """One stream as kept: values beside the checksums they were written with."""
+
+    record: StreamRecord
+    digest: bytes
+    entries: list[Entry] = field(default_factory=list)
+    snapshot: tuple[Snapshot, bytes] | None = None
+    ids: dict[str, int] = field(default_factory=dict)
+    pending: dict[str, tuple[Pending, bytes]] = field(default_factory=dict)
+    events: list[StoredEvent] = field(default_factory=list)
+
+
+@dataclass
+class _Model:
+    digest: str
+    bundle: bytes
+
+
+class MemoryStore:
+    """Dictionaries behind one lock. ``data_dir`` is not used: every entry of STORES is opened the same way."""
+
+    def __init__(self, data_dir: Path | None = None) -> None:
+        self.data_dir = data_dir
+        self._lock = threading.Lock()
+        self._streams: dict[str, _Stream] = {}
+        self._models: dict[str, list[_Model]] = {}
+        self._active: dict[str, int] = {}
+        self._last_key = 0
+        self._last_event = 0
+
+    def write(self, operations: Sequence[Operation]) -> list[Done | Refusal]:
+        """Apply all operations under the lock."""
+        with self._lock:
+            return [self._apply(operation) for operation in operations]
+
+    def _apply(self, operation: Operation) -> Done | Refusal:
+        if isinstance(operation, Create):
+            return self._create(operation)
+        record = operation.record
+        kept = self._streams.get(record.stream)
+        if kept is None or kept.record.key != record.key:
+            return Refusal.GONE
+        if isinstance(operation, PutSnapshot):
+            return self._put_snapshot(kept, operation)
+        if isinstance(operation, Delete):
+            del self._streams[record.stream]
+            return Done(kept.record)
+        if isinstance(operation, Pend):
+            return _pend(kept, operation)
+        if kept.digest != record_digest(record):
+            return Refusal.STALE
+        if isinstance(operation, Append):
+            return self._append(kept, operation)
+        return self._configure(kept, operation)
+
+    def _create(self, operation: Create) -> Done | Refusal:
+        if operation.stream in self._streams:
+            return Refusal.STALE
+        self._last_key += 1
+        record = new_record(self._last_key, operation)
+        self._streams[operation.stream] = _Stream(record, record_digest(record))
+        return Done(record)
+
+    def _append(self, kept: _Stream, operation: Append) -> Done:
+        entry = next_entry(operation)
+        events = []
+        for event in operation.events:
+            self._last_event += 1
+            events.append(event._replace(id=self._last_event))
+        kept.entries.append(entry)
+        kept.events.extend(events)
+        kept.ids = {name: row for name, row in kept.ids.items() if row >= operation.ids_from}
+        kept.ids.update(operation.ids)
+        for name, _ in operation.ids:
+            kept.pending.pop(name, None)
+        kept.record = next_record(operation, entry, events)
+        kept.digest = record_digest(kept.record)
+        return Done(kept.record, tuple(events))
+
+    def _put_snapshot(self, kept: _Stream, operation: PutSnapshot) -> Done | Refusal:
+        record = operation.record
+        if kept.snapshot is not None and kept.snapshot[0].revision > record.stream_version:
+            return Refusal.STALE
+        snapshot = Snapshot(record.stream_version, record.chain, dict(operation.status), operation.data)
+        kept.snapshot = (snapshot, snapshot_digest(kept.record, snapshot))
+        trimmed = 0
+        for entry in kept.entries[:TRIM_ROWS]:
+            past = entry.first_row + entry.rows <= operation.trim_rows and entry.at < operation.trim_before
+            if not past or entry.revision > snapshot.revision:
+                break
+            trimmed += 1
+        del kept.entries[:trimmed]
+        kept.events = [event for event in kept.events if event.at >= operation.trim_before]
+        return Done(kept.record)
+
+    def _configure(self, kept: _Stream, operation: Configure) -> Done:
+        kept.record = kept.record._replace(
+            config=dict(operation.config), metadata=dict(operation.metadata), updated_at=operation.at
+        )
+        kept.digest = record_digest(kept.record)
+        if operation.snapshot is not None:
+            self._put_snapshot(kept, operation.snapshot)
+        return Done(kept.record)
+
+    def load(self, stream: str) -> Loaded | None:
+        """A stream, verified as if it came from a disk."""
+        with self._lock:
+            kept = self._streams.get(stream)
+            if kept is None:
+                return None
+            record, stored = _verified(kept), kept.snapshot
+            if stored is not None and snapshot_digest(kept.record, stored[0]) != stored[1]:
+                raise DamagedError(stream, stored[0].revision, "its snapshot was altered")
+            snapshot = None if stored is None else stored[0]
+            after = 0 if snapshot is None else snapshot.revision
+            entries = [entry for entry in kept.entries if entry.revision > after]
+        return verify_loaded(Loaded(record, snapshot, entries))
+
+    def get(self, stream: str) -> tuple[StreamRecord, Snapshot | None] | None:
+        """A record and what its snapshot says about it."""
+        with self._lock:
+            kept = self._streams.get(stream)
+            return None if kept is None else (_verified(kept), _headline(kept))
+
+    def page(
+        self, prefix: str, model: str | None, limit: int, after: str
+    ) -> list[tuple[StreamRecord, Snapshot | None]]:
+        """One page of streams."""
+        with self._lock:
+            names = sorted(name for name in self._streams if name.startswith(prefix))
+            found = (self._streams[name] for name in names[bisect_right(names, after) :])
+            wanted = [kept for kept in found if model in (None, kept.record.model)]
+            return [(_verified(kept), _headline(kept)) for kept in wanted[:limit]]
+
+    def entries(self, record: StreamRecord, after: int, limit: int) -> list[Entry]:
+        """One page of the log."""
+        with self._lock:
+            kept = self._streams.get(record.stream)
+            entries = [] if kept is None or kept.record.key != record.key else list(kept.entries)
+        page = [entry for entry in entries if entry.revision > after][:limit]
+        if page:
+            verify_chain(record.stream, (page[0].revision - 1, page[0].previous), page)
+        return page
+
+    def learned(self, wanted: Sequence[tuple[int, Sequence[str]]]) -> list[set[str]]:
+        """Ids that were learned."""
+        with self._lock:
+            by_key = {kept.record.key: kept.ids for kept in self._streams.values()}
+            return [{name for name in names if name in by_key.get(key, {})} for key, names in wanted]
+
+    def pending(self, record: StreamRecord, ids: Sequence[str], since: float) -> dict[str, Pending]:
+        """Rows that wait for their labels."""
+        with self._lock:
+            kept = self._streams.get(record.stream)
+            rows = {} if kept is None or kept.record.key != record.key else dict(kept.pending)
+        found = {name: verify_pending(record.stream, *rows[name]) for name in ids if name in rows}
+        return {name: row for name, row in found.items() if row.at >= since}
+
+    def events(self, record: StreamRecord, after: int, limit: int) -> list[StoredEvent]:
+        """One page of events."""
+        with self._lock:
+            kept = self._streams.get(record.stream)
+            events = [] if kept is None or kept.record.key != record.key else list(kept.events)
+        return [event for event in events if event.id > after][:limit]
+
+    def models(self) -> list[ModelRecord]:
+        """All versions of all models."""
+        with self._lock:
+            return [
+                ModelRecord(name, number, version.digest, number == self._active[name])
+                for name, versions in sorted(self._models.items())
+                for number, version in enumerate(versions, start=1)
+            ]
+
+    def put_model(self, name: str, bundle: bytes, *, activate: bool) -> ModelRecord:
+        """Register a bundle."""
+        digest = bundle_digest(bundle)
+        with self._lock:
+            versions = self._models.setdefault(name, [])
+            digests = [version.digest for version in versions]
+            if digest not in digests:
+                versions.append(_Model(digest, bundle))
+                digests.append(digest)
+            number = digests.index(digest) + 1
+            if activate or name not in self._active:
+                self._active[name] = number
+            return ModelRecord(name, number, digest, self._active[name] == number)
+
+    def bundle(self, name: str, version: int) -> bytes:
+        """A registered bundle."""
+        with self._lock:
+            kept = self._models[name][version - 1]
+        if bundle_digest(kept.bundle) != kept.digest:
+            raise DamagedError(None, None, f"the bundle of model {name}, version {version}, was altered")
+        return kept.bundle
+
+    def purge(self) -> bool:
+        """Nothing is left: a deleted stream is gone at once."""
+        return False
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def _pend(kept: _Stream, operation: Pend) -> Done | Refusal:
+    pending = {name: held for name, held in kept.pending.items() if held[0].at >= operation.before}
+    if any(row.id in pending or row.id in kept.ids for row in operation.rows):
+        return Refusal.STALE
+    pending |= {row.id: (row, pending_digest(kept.record.stream, row)) for row in operation.rows}
+    oldest_first = sorted(pending.items(), key=lambda item: item[1][0].at)
+    kept.pending = dict(oldest_first[-operation.rows_max :])
+    return Done(kept.record)
+
+
+def _verified(kept: _Stream) -> StreamRecord:
+    if record_digest(kept.record) != kept.digest:
+        raise DamagedError(kept.record.stream, kept.record.stream_version, "its record was altered")
+    return kept.record
+
+
+def _headline(kept: _Stream) -> Snapshot | None:
+    return None if kept.snapshot is None else kept.snapshot[0]._replace(data=b"")

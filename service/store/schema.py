@@ -1,0 +1,165 @@
+"""The SQLite file: its layout, how it is opened, and what its errors mean."""
+
+import sqlite3
+from pathlib import Path
+
+from service.errors import ConfigurationError, ServiceError, StoreFullError, UnavailableError
+from service.store.base import FORMAT_VERSION, DamagedError
+
+APPLICATION_ID = 0x41636C69
+"""``Acli``: marks the file as ours, so that another program's database is not taken for a store."""
+FILE_NAME = "streams.sqlite3"
+
+TABLES = """
+CREATE TABLE streams (
+  key INTEGER PRIMARY KEY AUTOINCREMENT,
+  stream TEXT NOT NULL UNIQUE,
+  model TEXT NOT NULL,
+  model_version INTEGER NOT NULL,
+  config TEXT NOT NULL,
+  metadata TEXT NOT NULL,
+  stream_version INTEGER NOT NULL,
+  rows_seen INTEGER NOT NULL,
+  chain BLOB NOT NULL,
+  state TEXT NOT NULL,
+  last_drift TEXT NOT NULL,
+  created_at REAL NOT NULL,
+  updated_at REAL NOT NULL,
+  digest BLOB NOT NULL
+) STRICT;
+CREATE INDEX streams_model ON streams (model, stream);
+CREATE TABLE entries (
+  stream INTEGER NOT NULL,
+  revision INTEGER NOT NULL,
+  kind TEXT NOT NULL,
+  at REAL NOT NULL,
+  first_row INTEGER NOT NULL,
+  rows INTEGER NOT NULL,
+  payload BLOB NOT NULL,
+  previous BLOB NOT NULL,
+  chain BLOB NOT NULL,
+  PRIMARY KEY (stream, revision)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE snapshots (
+  stream INTEGER PRIMARY KEY,
+  revision INTEGER NOT NULL,
+  chain BLOB NOT NULL,
+  status TEXT NOT NULL,
+  digest BLOB NOT NULL,
+  data BLOB NOT NULL
+) STRICT;
+CREATE TABLE ids (
+  stream INTEGER NOT NULL,
+  id TEXT NOT NULL,
+  row INTEGER NOT NULL,
+  PRIMARY KEY (stream, id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX ids_row ON ids (stream, row);
+CREATE TABLE pending (
+  number INTEGER PRIMARY KEY,
+  stream INTEGER NOT NULL,
+  id TEXT NOT NULL,
+  at REAL NOT NULL,
+  payload BLOB NOT NULL,
+  digest BLOB NOT NULL,
+  UNIQUE (stream, id)
+) STRICT;
+CREATE INDEX pending_at ON pending (stream, at);
+CREATE TABLE events (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  stream INTEGER NOT NULL,
+  revision INTEGER NOT NULL,
+  at REAL NOT NULL,
+  kind TEXT NOT NULL,
+  detector TEXT,
+  statistic REAL,
+  threshold REAL,
+  change_row INTEGER,
+  action TEXT,
+  rows_used INTEGER
+) STRICT;
+CREATE INDEX events_stream ON events (stream, id);
+CREATE TABLE models (
+  name TEXT NOT NULL,
+  version INTEGER NOT NULL,
+  digest TEXT NOT NULL,
+  active INTEGER NOT NULL,
+  bundle BLOB NOT NULL,
+  PRIMARY KEY (name, version)
+) STRICT;
+CREATE TABLE graves (stream INTEGER PRIMARY KEY) STRICT;
+"""
+
+WRITER_PRAGMAS = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "fullfsync=ON",
+    "secure_delete=ON",  # a deleted stream is gone from the disk, not only from the index
+    "journal_size_limit=67108864",
+    "cache_size=-16384",
+    "trusted_schema=OFF",
+)
+READER_PRAGMAS = ("query_only=ON", "wal_autocheckpoint=0", "cache_size=-4096", "trusted_schema=OFF")
+BUSY_SECONDS = 5.0
+
+
+def connect(path: Path, pragmas: tuple[str, ...]) -> sqlite3.Connection:
+    """A connection without implicit transactions; its user sees to it that one thread at a time is in it."""
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}").close()
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def open_writer(path: Path) -> sqlite3.Connection:
+    """The one connection that writes and checkpoints; makes the tables in a new file.
+
+    Raises:
+        ConfigurationError: The file is damaged, foreign or written by a newer version.
+    """
+    try:
+        connection = connect(path, WRITER_PRAGMAS)
+        try:
+            _prepare(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+    except sqlite3.Error as error:
+        raise ConfigurationError(f"cannot open the store {path} ({error}): restore it from a backup") from error
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
+    if empty and application == 0:
+        # One transaction: a crash in the middle leaves an empty file, which is made again.
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {TABLES} PRAGMA application_id={APPLICATION_ID}; "
+            f"PRAGMA user_version={FORMAT_VERSION}; COMMIT;"
+        )
+        return
+    if application != APPLICATION_ID:
+        raise ConfigurationError(f"{path} is not a store of acclimate: choose another directory with --data-dir")
+    if version > FORMAT_VERSION:
+        raise ConfigurationError(
+            f"the store {path} has format {version}, this acclimate reads formats up to {FORMAT_VERSION}: "
+            "use the version that wrote it, or a newer one"
+        )
+
+
+def translate(error: sqlite3.Error) -> ServiceError:
+    """What a failed statement means to a client. Whatever it is, its transaction was rolled back."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return StoreFullError(
+            "The disk of the data directory is full: nothing was learned, free some space and repeat."
+        )
+    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        return DamagedError(None, None, str(error))
+    return UnavailableError(f"The store failed ({error}): nothing was changed, repeat later.")

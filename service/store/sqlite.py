@@ -1,0 +1,242 @@
+"""The embedded store: one SQLite file in WAL mode, each commit synced, one connection that writes."""
+
+import queue
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import orjson
+
+from service.store.base import (
+    PURGE_ROWS,
+    DamagedError,
+    Delete,
+    Done,
+    Entry,
+    Loaded,
+    ModelRecord,
+    Operation,
+    Pending,
+    Refusal,
+    Snapshot,
+    StoredEvent,
+    StreamRecord,
+)
+from service.store.chain import bundle_digest, verify_chain, verify_loaded, verify_pending
+from service.store.lock import DirectoryLock, sync_directory
+from service.store.schema import FILE_NAME, READER_PRAGMAS, connect, open_writer, translate
+from service.store.statements import apply, bury, clear, to_record, to_snapshot
+
+READERS = 4
+"""Read connections, so that a long page of one reader does not hold up the others."""
+
+
+class SqliteStore:
+    """All streams of a data directory in one file.
+
+    Raises:
+        ConfigurationError: Another process has the directory, or the file is damaged, foreign or too new.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._lock = DirectoryLock(data_dir)
+        path = data_dir / FILE_NAME
+        try:
+            self._writer = open_writer(path)
+            sync_directory(data_dir)
+            sync_directory(data_dir.resolve().parent)
+        except BaseException:
+            self._lock.close()
+            raise
+        self._writing = threading.Lock()
+        self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
+        for _ in range(READERS):
+            self._readers.put(connect(path, READER_PRAGMAS))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """The writing connection inside a transaction that is synced at the end, or rolled back."""
+        with self._writing:
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except BaseException as error:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                if isinstance(error, sqlite3.Error):
+                    raise translate(error) from error
+                raise
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """A read connection inside a transaction: everything read comes from one moment."""
+        db = self._readers.get()
+        try:
+            db.execute("BEGIN")
+            try:
+                yield db
+            finally:
+                db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise translate(error) from error
+        finally:
+            self._readers.put(db)
+
+    def write(self, operations: Sequence[Operation]) -> list[Done | Refusal]:
+        """Commit all operations in one transaction."""
+        with self._transaction() as db:
+            answers = []
+            for operation in operations:
+                answer = apply(db, operation)
+                if isinstance(operation, Delete) and isinstance(answer, Done):
+                    bury(db, operation.record.key)
+                answers.append(answer)
+            return answers
+
+    def purge(self) -> bool:
+        """Clear away a bounded number of rows of deleted streams."""
+        with self._transaction() as db:
+            budget_rows = PURGE_ROWS
+            for (key,) in db.execute("SELECT stream FROM graves LIMIT ?", (PURGE_ROWS,)).fetchall():
+                budget_rows -= clear(db, key, budget_rows)
+                if budget_rows <= 0:
+                    break
+            return db.execute("SELECT 1 FROM graves LIMIT 1").fetchone() is not None
+
+    def load(self, stream: str) -> Loaded | None:
+        """A stream with its snapshot and the entries after it, verified."""
+        with self._reading() as db:
+            row = db.execute(
+                "SELECT key, stream, model, model_version, config, metadata, stream_version, rows_seen, chain, state,"
+                " last_drift, created_at, updated_at, digest FROM streams WHERE stream=?",
+                (stream,),
+            ).fetchone()
+            if row is None:
+                return None
+            record = to_record(row)
+            found = db.execute(
+                "SELECT revision, chain, status, data, digest FROM snapshots WHERE stream=?", (record.key,)
+            ).fetchone()
+            snapshot = None if found is None else to_snapshot(record, found)
+            entries = _entries(db, record, 0 if snapshot is None else snapshot.revision, -1)
+        return verify_loaded(Loaded(record, snapshot, entries))
+
+    def get(self, stream: str) -> tuple[StreamRecord, Snapshot | None] | None:
+        """A record and what its snapshot says about it."""
+        found = self._page((stream, stream, stream, None, 1))
+        return found[0] if found else None
+
+    def page(
+        self, prefix: str, model: str | None, limit: int, after: str
+    ) -> list[tuple[StreamRecord, Snapshot | None]]:
+        """One page of streams."""
+        first = max(prefix, after + "\0" if after else "")
+        return self._page((first, prefix + "\U0010ffff", None, model, limit))
+
+    def _page(self, values: tuple[str, str, str | None, str | None, int]) -> list[tuple[StreamRecord, Snapshot | None]]:
+        """Streams by least and greatest id, exact id, model and number."""
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT t.key, t.stream, t.model, t.model_version, t.config, t.metadata, t.stream_version, t.rows_seen,"
+                " t.chain, t.state, t.last_drift, t.created_at, t.updated_at, t.digest, s.revision, s.chain, s.status"
+                " FROM streams t LEFT JOIN snapshots s ON s.stream=t.key WHERE t.stream>=?1 AND t.stream<=?2"
+                " AND (?3 IS NULL OR t.stream=?3) AND (?4 IS NULL OR t.model=?4) ORDER BY t.stream LIMIT ?5",
+                values,
+            ).fetchall()
+        found: list[tuple[StreamRecord, Snapshot | None]] = []
+        for row in rows:
+            revision, chain, status = row[14:]
+            headline = None if revision is None else Snapshot(revision, chain, orjson.loads(status), b"")
+            found.append((to_record(row[:14]), headline))
+        return found
+
+    def entries(self, record: StreamRecord, after: int, limit: int) -> list[Entry]:
+        """One page of the log."""
+        with self._reading() as db:
+            found = _entries(db, record, after, limit)
+        if found:
+            verify_chain(record.stream, (found[0].revision - 1, found[0].previous), found)
+        return found
+
+    def learned(self, wanted: Sequence[tuple[int, Sequence[str]]]) -> list[set[str]]:
+        """Ids that were learned."""
+        with self._reading() as db:
+            return [{name for name in names if _knows(db, key, name)} for key, names in wanted]
+
+    def pending(self, record: StreamRecord, ids: Sequence[str], since: float) -> dict[str, Pending]:
+        """Rows that wait for their labels."""
+        found = {}
+        with self._reading() as db:
+            for name in ids:
+                row = db.execute(
+                    "SELECT id, at, payload, digest FROM pending WHERE stream=? AND id=? AND at>=?",
+                    (record.key, name, since),
+                ).fetchone()
+                if row is not None:
+                    found[name] = verify_pending(record.stream, Pending._make(row[:3]), row[3])
+        return found
+
+    def events(self, record: StreamRecord, after: int, limit: int) -> list[StoredEvent]:
+        """One page of events."""
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT id, revision, at, kind, detector, statistic, threshold, change_row, action, rows_used"
+                " FROM events WHERE stream=? AND id>? ORDER BY id LIMIT ?",
+                (record.key, after, limit),
+            ).fetchall()
+        return [StoredEvent._make(row) for row in rows]
+
+    def models(self) -> list[ModelRecord]:
+        """All versions of all models."""
+        with self._reading() as db:
+            rows = db.execute("SELECT name, version, digest, active FROM models ORDER BY name, version").fetchall()
+        return [ModelRecord(name, version, digest, bool(active)) for name, version, digest, active in rows]
+
+    def put_model(self, name: str, bundle: bytes, *, activate: bool) -> ModelRecord:
+        """Register a bundle."""
+        digest = bundle_digest(bundle)
+        with self._transaction() as db:
+            known = db.execute("SELECT version, digest, active FROM models WHERE name=?", (name,)).fetchall()
+            version = next((number for number, kept, _ in known if kept == digest), None)
+            if version is None:
+                version = 1 + max((number for number, _, _ in known), default=0)
+                db.execute(
+                    "INSERT INTO models (name, version, digest, active, bundle) VALUES (?,?,?,0,?)",
+                    (name, version, digest, bundle),
+                )
+            if activate or not known:
+                db.execute("UPDATE models SET active=(version=?) WHERE name=?", (version, name))
+            row = db.execute("SELECT active FROM models WHERE name=? AND version=?", (name, version)).fetchone()
+            return ModelRecord(name, version, digest, bool(row[0]))
+
+    def bundle(self, name: str, version: int) -> bytes:
+        """A registered bundle."""
+        with self._reading() as db:
+            row = db.execute("SELECT bundle, digest FROM models WHERE name=? AND version=?", (name, version)).fetchone()
+        if row is None or bundle_digest(row[0]) != row[1]:
+            raise DamagedError(None, None, f"the bundle of model {name}, version {version}, is missing or altered")
+        return bytes(row[0])
+
+    def close(self) -> None:
+        """Close the readers first, so that the writer makes the last checkpoint."""
+        for _ in range(READERS):
+            self._readers.get().close()
+        with self._writing:
+            self._writer.close()
+        self._lock.close()
+
+
+def _entries(db: sqlite3.Connection, record: StreamRecord, after: int, limit: int) -> list[Entry]:
+    rows = db.execute(
+        "SELECT revision, kind, at, first_row, rows, payload, previous, chain FROM entries"
+        " WHERE stream=? AND revision>? ORDER BY revision LIMIT ?",
+        (record.key, after, limit),
+    )
+    return [Entry._make(row) for row in rows]
+
+
+def _knows(db: sqlite3.Connection, key: int, name: str) -> bool:
+    return db.execute("SELECT 1 FROM ids WHERE stream=? AND id=?", (key, name)).fetchone() is not None

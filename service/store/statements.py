@@ -1,0 +1,219 @@
+"""One operation of a store inside a SQLite transaction, and how rows become values."""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from service.store.base import (
+    TRIM_ROWS,
+    Append,
+    Configure,
+    Create,
+    DamagedError,
+    Delete,
+    Done,
+    Operation,
+    Pend,
+    PutSnapshot,
+    Refusal,
+    Snapshot,
+    StoredEvent,
+    StreamRecord,
+)
+from service.store.chain import new_record, next_entry, next_record, pending_digest, record_digest, snapshot_digest
+
+_CLEAR = (
+    "DELETE FROM entries WHERE stream=?1 AND revision IN (SELECT revision FROM entries WHERE stream=?1 LIMIT ?2)",
+    "DELETE FROM ids WHERE stream=?1 AND id IN (SELECT id FROM ids WHERE stream=?1 LIMIT ?2)",
+    "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE stream=?1 LIMIT ?2)",
+    "DELETE FROM pending WHERE number IN (SELECT number FROM pending WHERE stream=?1 LIMIT ?2)",
+    "DELETE FROM snapshots WHERE stream=?1 AND ?2>0",
+)
+
+
+def apply(db: sqlite3.Connection, operation: Operation) -> Done | Refusal:
+    """Carry out one operation, or refuse it without a change."""
+    if isinstance(operation, Create):
+        return _create(db, operation)
+    record = operation.record
+    row = db.execute("SELECT digest FROM streams WHERE key=?", (record.key,)).fetchone()
+    if row is None:
+        return Refusal.GONE
+    if isinstance(operation, PutSnapshot):
+        return _put_snapshot(db, operation)
+    if isinstance(operation, Delete):
+        return Done(operation.record)
+    if isinstance(operation, Pend):
+        return _pend(db, operation)
+    if row[0] != record_digest(record):
+        return Refusal.STALE
+    if isinstance(operation, Append):
+        return _append(db, operation)
+    return _configure(db, operation)
+
+
+def _create(db: sqlite3.Connection, operation: Create) -> Done | Refusal:
+    if db.execute("SELECT 1 FROM streams WHERE stream=?", (operation.stream,)).fetchone() is not None:
+        return Refusal.STALE
+    record = new_record(0, operation)
+    cursor = db.execute(
+        "INSERT INTO streams (stream, model, model_version, config, metadata, stream_version, rows_seen, chain, state,"
+        " last_drift, created_at, updated_at, digest) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+        (*record[1:4], *_columns(record)),
+    )
+    return Done(record._replace(key=cursor.lastrowid or 0))
+
+
+def _append(db: sqlite3.Connection, operation: Append) -> Done:
+    key = operation.record.key
+    entry = next_entry(operation)
+    events = [_insert_event(db, key, event) for event in operation.events]
+    record = next_record(operation, entry, events)
+    db.execute(
+        "INSERT INTO entries (stream, revision, kind, at, first_row, rows, payload, previous, chain)"
+        " VALUES (?,?,?,?,?,?,?,?,?)",
+        (key, *entry),
+    )
+    db.execute("DELETE FROM ids WHERE stream=? AND row<?", (key, operation.ids_from))
+    db.executemany(
+        "INSERT INTO ids (stream, id, row) VALUES (?,?,?)", [(key, name, row) for name, row in operation.ids]
+    )
+    db.executemany("DELETE FROM pending WHERE stream=? AND id=?", [(key, name) for name, _ in operation.ids])
+    _update(db, record)
+    return Done(record, tuple(events))
+
+
+def _insert_event(db: sqlite3.Connection, key: int, event: StoredEvent) -> StoredEvent:
+    cursor = db.execute(
+        "INSERT INTO events (stream, revision, at, kind, detector, statistic, threshold, change_row, action, rows_used)"
+        " VALUES (?,?,?,?,?,?,?,?,?,?)",
+        (key, *event[1:]),
+    )
+    return event._replace(id=cursor.lastrowid or 0)
+
+
+def _put_snapshot(db: sqlite3.Connection, operation: PutSnapshot) -> Done | Refusal:
+    record = operation.record
+    key, revision = record.key, record.stream_version
+    newer = db.execute("SELECT 1 FROM snapshots WHERE stream=? AND revision>?", (key, revision)).fetchone()
+    if newer is not None:
+        return Refusal.STALE
+    snapshot = Snapshot(revision, record.chain, operation.status, operation.data)
+    db.execute(
+        "INSERT OR REPLACE INTO snapshots (stream, revision, chain, status, digest, data) VALUES (?,?,?,?,?,?)",
+        (key, revision, record.chain, _json(operation.status), snapshot_digest(record, snapshot), operation.data),
+    )
+    db.execute(
+        "DELETE FROM entries WHERE stream=?1 AND revision IN (SELECT revision FROM entries WHERE stream=?1"
+        " AND revision<=?2 AND first_row+rows<=?3 AND at<?4 ORDER BY revision LIMIT ?5)",
+        (key, revision, operation.trim_rows, operation.trim_before, TRIM_ROWS),
+    )
+    db.execute(
+        "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE stream=? AND at<? ORDER BY id LIMIT ?)",
+        (key, operation.trim_before, TRIM_ROWS),
+    )
+    return Done(record)
+
+
+def _configure(db: sqlite3.Connection, operation: Configure) -> Done:
+    record = operation.record._replace(
+        config=dict(operation.config), metadata=dict(operation.metadata), updated_at=operation.at
+    )
+    _update(db, record)
+    if operation.snapshot is not None:
+        _put_snapshot(db, operation.snapshot)
+    return Done(record)
+
+
+def _pend(db: sqlite3.Connection, operation: Pend) -> Done | Refusal:
+    record = operation.record
+    for row in operation.rows:
+        known = db.execute(
+            "SELECT 1 FROM pending WHERE stream=?1 AND id=?2 AND at>=?3"
+            " UNION ALL SELECT 1 FROM ids WHERE stream=?1 AND id=?2",
+            (record.key, row.id, operation.before),
+        ).fetchone()
+        if known is not None:
+            return Refusal.STALE
+    db.execute("DELETE FROM pending WHERE stream=? AND at<?", (record.key, operation.before))
+    db.executemany(
+        "INSERT INTO pending (stream, id, at, payload, digest) VALUES (?,?,?,?,?)",
+        [(record.key, *row, pending_digest(record.stream, row)) for row in operation.rows],
+    )
+    db.execute(
+        "DELETE FROM pending WHERE number IN"
+        " (SELECT number FROM pending WHERE stream=? ORDER BY at DESC, number DESC LIMIT -1 OFFSET ?)",
+        (record.key, operation.rows_max),
+    )
+    return Done(record)
+
+
+def bury(db: sqlite3.Connection, key: int) -> None:
+    """Remove a stream's record; its rows elsewhere belong to nobody from here on, since keys are never used again."""
+    db.execute("DELETE FROM streams WHERE key=?", (key,))
+    db.execute("INSERT INTO graves (stream) VALUES (?)", (key,))
+
+
+def clear(db: sqlite3.Connection, key: int, budget_rows: int) -> int:
+    """Remove up to ``budget_rows`` rows of a buried stream, and its grave when none is left; rows removed."""
+    removed = 0
+    for statement in _CLEAR:
+        removed += db.execute(statement, (key, budget_rows - removed)).rowcount
+    if removed < budget_rows:
+        db.execute("DELETE FROM graves WHERE stream=?", (key,))
+    return removed
+
+
+def to_record(row: Sequence[Any]) -> StreamRecord:
+    """A record from its columns, key to digest.
+
+    Raises:
+        DamagedError: It is not what was written.
+    """
+    try:
+        drift = orjson.loads(row[10])
+        config, metadata = orjson.loads(row[4]), orjson.loads(row[5])
+    except orjson.JSONDecodeError as error:
+        raise DamagedError(row[1], row[6], "its record was altered") from error
+    last_drift = StoredEvent._make(drift) if drift else None
+    record = StreamRecord._make((*row[:4], config, metadata, *row[6:10], last_drift, *row[11:13]))
+    if record_digest(record) != row[13]:
+        raise DamagedError(record.stream, record.stream_version, "its record was altered")
+    return record
+
+
+def to_snapshot(record: StreamRecord, row: Sequence[Any]) -> Snapshot:
+    """A snapshot from its columns revision, chain, status, data, digest.
+
+    Raises:
+        DamagedError: It is not what was written.
+    """
+    revision, chain, status, data, digest = row
+    try:
+        snapshot = Snapshot(revision, chain, orjson.loads(status), data)
+    except orjson.JSONDecodeError as error:
+        raise DamagedError(record.stream, revision, "its snapshot was altered") from error
+    if snapshot_digest(record, snapshot) != digest:
+        raise DamagedError(record.stream, revision, "its snapshot was altered")
+    return snapshot
+
+
+def _columns(record: StreamRecord) -> tuple[Any, ...]:
+    """Columns config to digest."""
+    middle = (record.stream_version, record.rows_seen, record.chain, record.state, _json(list(record.last_drift or ())))
+    times = (record.created_at, record.updated_at)
+    return (_json(record.config), _json(record.metadata), *middle, *times, record_digest(record))
+
+
+def _update(db: sqlite3.Connection, record: StreamRecord) -> None:
+    db.execute(
+        "UPDATE streams SET config=?, metadata=?, stream_version=?, rows_seen=?, chain=?, state=?, last_drift=?,"
+        " created_at=?, updated_at=?, digest=? WHERE key=?",
+        (*_columns(record), record.key),
+    )
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value).decode()

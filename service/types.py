@@ -1,0 +1,202 @@
+"""Values that the service passes around; field names are the HTTP contract's, so that routes dump them as they are.
+
+Times are aware datetimes in UTC. A field that does not apply is ``None`` and is left out or null in an answer.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
+
+Row: TypeAlias = Sequence[Any] | Mapping[str, Any]
+"""One input row as sent: values in the model's feature order, or an object by feature name."""
+StreamState: TypeAlias = Literal["new", "stable", "warning", "drifted"]
+EventKind: TypeAlias = Literal["drift", "warning", "reset", "activate", "rollback", "revert"]
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureInfo:
+    """One input column of a model."""
+
+    name: str
+    kind: Literal["numeric", "categorical"]
+    missing: bool = False
+    categories: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A registered model; everything but the versions describes the active version.
+
+    Attributes:
+        name: Name given at registration.
+        versions: Numbers of all versions kept, ascending.
+        active_version: The version that new streams are bound to.
+        task: ``regression`` or ``classification``.
+        features: Inputs in the order of a row.
+        classes: Class labels in the order of ``probabilities``; ``None`` for regression.
+        experts: ``{"name", "learner", "hyper_parameters"}`` for each.
+        detector: ``{"name", "settings"}``.
+        scores: Meta-validation scores from the bundle's provenance.
+        target: Column that was predicted in training.
+        lagged_targets: Whether a stream's own last known labels are inputs, too.
+        stream_column: Column that named the streams in training.
+        time_column: Column that ordered the rows in training.
+    """
+
+    name: str
+    versions: list[int]
+    active_version: int
+    task: str
+    features: list[FeatureInfo]
+    classes: list[Any] | None
+    experts: list[dict[str, Any]]
+    detector: dict[str, Any]
+    scores: dict[str, Any]
+    target: str
+    lagged_targets: bool
+    stream_column: str | None = None
+    time_column: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a stream and that its log remembers.
+
+    Attributes:
+        id: An integer in decimal; grows with time, never used twice.
+        stream: Stream that it happened to.
+        revision: ``stream_version`` of the commit that it belongs to.
+        at: Commit time.
+        kind: What happened.
+        detector: Name of the detector (``drift`` and ``warning``).
+        statistic: The detector's statistic, ``None`` where it is not finite.
+        threshold: The level that it is compared with, ``None`` where there is none.
+        change_row: Index (from 0, over all rows the stream ever learned) of the first row after the estimated change.
+        action: ``readapt`` where the stream was adapted anew from the meta-initialization.
+        rows_used: Rows that the new adaptation used.
+    """
+
+    id: str
+    stream: str
+    revision: int
+    at: datetime
+    kind: EventKind
+    detector: str | None = None
+    statistic: float | None = None
+    threshold: float | None = None
+    change_row: int | None = None
+    action: str | None = None
+    rows_used: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """Where a stream stands.
+
+    Attributes:
+        stream: Its id.
+        model: Model that it is bound to.
+        model_version: Version of the model that it is bound to.
+        stream_version: Its revision: 0 at creation, +1 per committed change.
+        rows_seen: Rows learned over its whole life.
+        window_rows: Rows retained in memory for re-adaptation now.
+        loss: Rolling mean negative log-likelihood in nats, before learning; ``None`` before the first row.
+        score: Rolling accuracy, or mean absolute error; ``None`` before the first row.
+        state: ``new``, ``stable``, ``warning`` or ``drifted``.
+        last_drift: The latest event of kind ``drift``.
+        config: The stream's own settings, those that were given.
+        metadata: The client's own notes.
+        created_at: Time of creation.
+        updated_at: Time of the last committed change.
+    """
+
+    stream: str
+    model: str
+    model_version: int
+    stream_version: int
+    rows_seen: int
+    window_rows: int
+    loss: float | None
+    score: float | None
+    state: StreamState
+    last_drift: Event | None
+    config: dict[str, Any]
+    metadata: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """Answer to a predict; lists have one item a row.
+
+    ``probabilities`` and ``classes`` belong to classification, ``std`` (and ``intervals`` if asked) to regression. The
+    frozen start answers with ``stream`` ``None`` and ``stream_version`` 0.
+    """
+
+    stream: str | None
+    model: str
+    model_version: int
+    stream_version: int
+    predictions: list[Any]
+    probabilities: list[list[float]] | None = None
+    classes: list[Any] | None = None
+    std: list[Any] | None = None
+    intervals: list[Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Predictions made before learning, one item a row of the request; ``None`` for a row that was a duplicate."""
+
+    predictions: list[Any]
+    probabilities: list[Any] | None = None
+    classes: list[Any] | None = None
+    std: list[Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """Answer to feedback. ``loss`` to ``initial_score`` are ``None`` when every row was a duplicate.
+
+    Attributes:
+        stream: Stream that learned.
+        accepted: Rows learned.
+        duplicates: Rows skipped, since their id was learned before.
+        rows_seen: Rows learned over the stream's whole life.
+        model_version: Version of the model the stream is bound to.
+        stream_version: The stream's revision after the commit.
+        loss: Mean negative log-likelihood of the batch in nats, before learning it.
+        score: Accuracy, or mean absolute error, of the batch, before learning it.
+        initial_loss: The same of the frozen start.
+        initial_score: The same of the frozen start.
+        drift: The drift event, if the batch raised an alarm; a warning shows in ``state`` and among the events.
+        state: The stream's drift state afterwards.
+        made: For ``?return=predictions``; not part of the plain answer.
+    """
+
+    stream: str
+    accepted: int
+    duplicates: int
+    rows_seen: int
+    model_version: int
+    stream_version: int
+    loss: float | None
+    score: float | None
+    initial_loss: float | None
+    initial_score: float | None
+    drift: Event | None
+    state: StreamState
+    made: Made | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled(Learned):
+    """Answer to late labels; ``loss`` and ``score`` are those of the predictions that were answered then.
+
+    Attributes:
+        unknown: Ids that wait for no label, or no more; the other labels were taken.
+    """
+
+    unknown: list[str] = field(default_factory=list)

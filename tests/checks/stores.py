@@ -1,0 +1,593 @@
+"""One examination for all stores; it runs over every entry of the table STORES."""
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from unittest import SkipTest
+
+import pytest
+
+from service.store import (
+    STORES,
+    Append,
+    Configure,
+    Create,
+    DamagedError,
+    Delete,
+    Done,
+    MemoryStore,
+    Operation,
+    Pend,
+    Pending,
+    PutSnapshot,
+    Refusal,
+    Store,
+    StoredEvent,
+    StreamRecord,
+)
+
+Damage = Literal[
+    "entry altered", "entry missing", "last entry missing", "snapshot altered", "record altered", "bundle", "pending"
+]
+
+DAMAGE_SQL: Mapping[Damage, str] = {
+    "entry altered": "UPDATE entries SET payload=CAST('{\"altered\":1}' AS BLOB) WHERE revision=4",
+    "entry missing": "DELETE FROM entries WHERE revision=4",
+    "last entry missing": "DELETE FROM entries WHERE revision=5",
+    "snapshot altered": "UPDATE snapshots SET data=CAST('altered' AS BLOB)",
+    "record altered": "UPDATE streams SET stream_version=stream_version-1",
+    "pending": "UPDATE pending SET payload=CAST('altered' AS BLOB) WHERE id='p'",
+    "bundle": "UPDATE models SET bundle=CAST('altered' AS BLOB)",
+}
+
+
+def damage_memory(store: Store, damage: Damage, _data_dir: Path) -> Store:
+    """Alter what a memory store holds behind its back."""
+    assert isinstance(store, MemoryStore)
+    kept = store._streams["s"]
+    if damage == "entry altered":
+        kept.entries[3] = kept.entries[3]._replace(payload=b"altered")
+    elif damage == "entry missing":
+        del kept.entries[3]
+    elif damage == "last entry missing":
+        del kept.entries[4]
+    elif damage == "snapshot altered":
+        assert kept.snapshot is not None
+        kept.snapshot = (kept.snapshot[0]._replace(data=b"altered"), kept.snapshot[1])
+    elif damage == "record altered":
+        kept.record = kept.record._replace(stream_version=kept.record.stream_version - 1)
+    elif damage == "pending":
+        row, digest = kept.pending["p"]
+        kept.pending["p"] = (row._replace(payload=b"altered"), digest)
+    else:
+        store._models["m"][0].bundle = b"altered"
+    return store
+
+
+def damage_sqlite(store: Store, damage: Damage, data_dir: Path) -> Store:
+    """Alter the file of a closed store, and open it again."""
+    store.close()
+    with sqlite3.connect(data_dir / "streams.sqlite3") as connection:
+        assert connection.execute(DAMAGE_SQL[damage]).rowcount == 1
+    connection.close()
+    return STORES["sqlite"](data_dir)
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What the checks need to know about a store beside its interface.
+
+    Attributes:
+        durable: Whether it can be opened again.
+        damage: Alters one thing in it and returns it, opened again if need be.
+    """
+
+    durable: bool
+    damage: Callable[[Store, Damage, Path], Store]
+
+
+TRAITS: Mapping[str, Traits] = {
+    "memory": Traits(durable=False, damage=damage_memory),
+    "sqlite": Traits(durable=True, damage=damage_sqlite),
+}
+
+
+class Case:
+    """A store under examination in a directory of its own."""
+
+    def __init__(self, name: str, data_dir: Path) -> None:
+        self.traits = TRAITS[name]
+        self._open = STORES[name]
+        self.data_dir = data_dir
+        self.store = self._open(data_dir)
+
+    def reopen(self) -> None:
+        """Close and open again; checks of stores that are not durable are skipped here."""
+        if not self.traits.durable:
+            raise SkipTest("reopen: this store ends with its process")
+        self.store.close()
+        self.store = self._open(self.data_dir)
+
+    def damage(self, damage: Damage) -> None:
+        """Alter one thing."""
+        self.store = self.traits.damage(self.store, damage, self.data_dir)
+
+    def create(self, stream: str = "s", model: str = "m", at: float = 1.0) -> StreamRecord:
+        """A new stream."""
+        return done(self.store, Create(stream, model, 1, {"steps": 3}, {"note": "ö"}, at)).record
+
+    def grown(self, revisions: int, stream: str = "s") -> StreamRecord:
+        """A stream with that many entries of two rows each, ids ``0``, ``1`` and so on."""
+        record = self.create(stream)
+        for number in range(revisions):
+            record = done(self.store, append(record, ids=(str(2 * number), str(2 * number + 1)))).record
+        return record
+
+
+def done(store: Store, operation: Operation) -> Done:
+    """The answer to one operation that must go through."""
+    answer = store.write([operation])[0]
+    assert isinstance(answer, Done), answer
+    return answer
+
+
+def append(record: StreamRecord, *, ids: tuple[str, ...] = ("a", "b"), **changes: Any) -> Append:
+    """Two rows of feedback."""
+    number = record.stream_version + 1
+    given: dict[str, Any] = {
+        "kind": "feedback",
+        "at": float(number),
+        "rows": 2,
+        "payload": f'{{"revision":{number}}}'.encode(),
+        "state": "stable",
+        "ids": [(name, record.rows_seen + row) for row, name in enumerate(ids)],
+    }
+    return Append(record, **(given | changes))
+
+
+def pend(record: StreamRecord, *ids: str, at: float = 1.0, before: float = 0.0, rows_max: int = 10) -> Pend:
+    """Rows that wait for their labels from ``at`` on."""
+    return Pend(record, [Pending(name, at, f"row {name}\x00".encode()) for name in ids], before, rows_max)
+
+
+def event(record: StreamRecord, kind: str = "drift") -> StoredEvent:
+    """An event of a stream's next revision."""
+    return StoredEvent(0, record.stream_version + 1, 2.5, kind, "llr_cusum", 9.5, 8.0, 3, "readapt", 4)
+
+
+def snapshot(record: StreamRecord, data: bytes = b"state", **trim: float) -> PutSnapshot:
+    """A snapshot of a stream as it is."""
+    status = {"window_rows": 2, "loss": 0.5, "score": 0.25, "state": "stable"}
+    return PutSnapshot(record, status, data, int(trim.get("trim_rows", 0)), trim.get("trim_before", 0.0))
+
+
+def check_an_unknown_stream_is_none(case: Case) -> None:
+    """What was never created is not there, and is not made by asking."""
+    assert case.store.load("s") is None
+    assert case.store.get("s") is None
+    assert case.store.page("", None, 10, "") == []
+
+
+def check_a_new_stream_is_at_revision_zero(case: Case) -> None:
+    """Creation gives revision 0, no rows, and keeps model, config and metadata as they were given."""
+    record = case.create()
+    assert (record.stream_version, record.rows_seen, record.model, record.model_version) == (0, 0, "m", 1)
+    assert (record.config, record.metadata, record.state) == ({"steps": 3}, {"note": "ö"}, "new")
+    loaded = case.store.load("s")
+    assert loaded == (record, None, [])
+    assert case.store.get("s") == (record, None)
+
+
+def check_creating_twice_is_refused(case: Case) -> None:
+    """The second of two creations changes nothing, in one transaction too."""
+    record = case.create()
+    again = Create("s", "other", 1, {}, {}, 2.0)
+    twice = Create("t", "m", 1, {}, {}, 2.0)
+    answers = case.store.write([again, twice, twice])
+    assert answers[0] is Refusal.STALE
+    assert isinstance(answers[1], Done)
+    assert answers[2] is Refusal.STALE
+    assert case.store.get("s") == (record, None)
+
+
+def check_entries_come_back_in_order(case: Case) -> None:
+    """Each append is one revision; rows, payloads and times come back as they were, oldest first."""
+    record = case.grown(5)
+    assert (record.stream_version, record.rows_seen, record.updated_at) == (5, 10, 5.0)
+    loaded = case.store.load("s")
+    assert loaded is not None
+    assert loaded.record == record
+    assert [entry.revision for entry in loaded.entries] == [1, 2, 3, 4, 5]
+    assert [entry.first_row for entry in loaded.entries] == [0, 2, 4, 6, 8]
+    assert [entry.payload for entry in loaded.entries] == [f'{{"revision":{n}}}'.encode() for n in range(1, 6)]
+    assert case.store.entries(record, 2, 2) == loaded.entries[2:4]
+
+
+def check_a_stale_writer_is_refused(case: Case) -> None:
+    """Of two writers that start from one revision the second changes nothing: no row, no id, no event."""
+    old = case.grown(2)
+    new = done(case.store, append(old, ids=("x",), rows=1)).record
+    stale = append(old, ids=("y",), events=[event(old)])
+    assert case.store.write([stale]) == [Refusal.STALE]
+    loaded = case.store.load("s")
+    assert loaded is not None
+    assert loaded.record == new
+    assert case.store.learned([(new.key, ["x", "y"])]) == [{"x"}]
+    assert case.store.events(new, 0, 10) == []
+
+
+def check_a_refusal_leaves_the_others_of_its_transaction_alone(case: Case) -> None:
+    """Streams are committed together and refused one by one."""
+    fresh, other = case.grown(1), case.grown(1, "t")
+    stale = other._replace(stream_version=0, chain=b"")
+    answers = case.store.write([append(stale), append(fresh), snapshot(fresh), append(other)])
+    assert answers[0] is Refusal.STALE
+    assert [isinstance(answer, Done) for answer in answers[1:]] == [True, True, True]
+
+
+def check_a_failing_transaction_changes_nothing(case: Case) -> None:
+    """All or nothing: where one operation cannot even be tried, those before it are undone."""
+    if not case.traits.durable:
+        raise SkipTest("failing transaction: a dictionary does not fail in the middle")
+    record = case.grown(1)
+    broken = append(record, payload=object())
+    good = case.create("t")
+    with pytest.raises(TypeError, match="buffer"):
+        case.store.write([append(good), broken])
+    loaded = case.store.load("t")
+    assert loaded is not None
+    assert loaded.record == good
+    assert isinstance(case.store.write([append(good)])[0], Done)
+
+
+def check_revisions_are_never_used_again(case: Case) -> None:
+    """A stream deleted and created anew is another one: a writer that knew the old one is refused."""
+    old = case.grown(1)
+    done(case.store, Delete(old))
+    new = case.create()
+    assert new.key != old.key
+    assert case.store.write([append(old), snapshot(old), Delete(old)]) == [Refusal.GONE] * 3
+    done(case.store, append(new))
+    while case.store.purge():
+        pass
+    assert case.store.learned([(old.key, ["0", "1"]), (new.key, ["a", "0"])]) == [set(), {"a"}]
+
+
+def check_a_deleted_stream_is_gone(case: Case) -> None:
+    """Record, rows, ids, events and snapshot are gone; others stay."""
+    record, other = case.grown(3), case.grown(1, "t")
+    record = done(case.store, append(record, ids=("e",), events=[event(record)])).record
+    done(case.store, snapshot(record))
+    done(case.store, Delete(record))
+    while case.store.purge():
+        pass
+    assert case.store.load("s") is None
+    assert case.store.entries(record, 0, 10) == []
+    assert case.store.events(record, 0, 10) == []
+    assert case.store.learned([(record.key, ["e"]), (other.key, ["0"])]) == [set(), {"0"}]
+    assert [found.stream for found, _ in case.store.page("", None, 10, "")] == ["t"]
+
+
+def check_ids_are_known_as_long_as_their_rows(case: Case) -> None:
+    """Ids of rows before ``ids_from`` are forgotten in the same commit, and may be learned again."""
+    record = case.grown(3)
+    assert case.store.learned([(record.key, ["0", "5", "6"])]) == [{"0", "5"}]
+    record = done(case.store, append(record, ids=("6", "0"), ids_from=4)).record
+    assert case.store.learned([(record.key, ["0", "1", "3", "4", "5", "6"])]) == [{"0", "4", "5", "6"}]
+
+
+def check_ids_belong_to_a_stream(case: Case) -> None:
+    """The same id in two streams is two ids."""
+    first, second = case.grown(1), case.create("t")
+    assert case.store.learned([(second.key, ["0"]), (first.key, ["0"])]) == [set(), {"0"}]
+
+
+def check_a_pending_row_waits_until_it_is_learned(case: Case) -> None:
+    """It comes back as it was, whatever the stream learns meanwhile, and leaves with the commit that learns its id."""
+    record = case.create()
+    done(case.store, pend(record, "p", "q", at=2.5))
+    grown = done(case.store, append(record, ids=("other",), rows=1)).record
+    found = case.store.pending(grown, ["p", "q", "?"], 0.0)
+    assert found == {name: Pending(name, 2.5, f"row {name}\x00".encode()) for name in ("p", "q")}
+    stale = append(record, ids=("p",))
+    assert case.store.write([stale]) == [Refusal.STALE]
+    assert set(case.store.pending(grown, ["p", "q"], 0.0)) == {"p", "q"}
+    grown = done(case.store, append(grown, ids=("p",), rows=1)).record
+    assert set(case.store.pending(grown, ["p", "q"], 0.0)) == {"q"}
+    assert case.store.learned([(grown.key, ["p", "q"])]) == [{"p"}]
+
+
+def check_pending_rows_leave_the_revision_alone(case: Case) -> None:
+    """Keeping a row changes nothing about its stream, so that a writer who knows the stream still may append."""
+    record = case.grown(2)
+    assert done(case.store, pend(record._replace(stream_version=0), "p")).events == ()
+    assert case.store.get("s") == (record, None)
+    done(case.store, append(record))
+
+
+def check_a_known_id_is_kept_no_second_time(case: Case) -> None:
+    """A pending or learned id refuses all rows of its operation, and what is kept stays; in one transaction too."""
+    record = case.grown(1)
+    done(case.store, pend(record, "p", at=1.0))
+    answers = case.store.write([pend(record, "new", "p", at=2.0), pend(record, "0", at=2.0), pend(record, "q", at=2.0)])
+    assert answers[:2] == [Refusal.STALE] * 2
+    assert isinstance(answers[2], Done)
+    found = case.store.pending(record, ["new", "p", "0", "q"], 0.0)
+    assert {name: row.at for name, row in found.items()} == {"p": 1.0, "q": 2.0}
+
+
+def check_pending_rows_expire(case: Case) -> None:
+    """What has waited too long is not found any more, is dropped by the next, and its id is free again."""
+    record = case.create()
+    done(case.store, pend(record, "p", "q", at=1.0))
+    assert case.store.pending(record, ["p"], 1.5) == {}
+    assert set(case.store.pending(record, ["p", "q"], 1.0)) == {"p", "q"}
+    done(case.store, pend(record, "p", at=3.0, before=1.5))
+    assert {name: row.at for name, row in case.store.pending(record, ["p", "q"], 0.0).items()} == {"p": 3.0}
+
+
+def check_the_oldest_pending_rows_make_room(case: Case) -> None:
+    """A stream keeps ``rows_max`` of them, those that came last; other streams are not concerned."""
+    record, other = case.create(), case.create("t")
+    done(case.store, pend(other, "a", at=0.5, rows_max=2))
+    done(case.store, pend(record, "a", "b", at=1.0, rows_max=3))
+    done(case.store, pend(record, "c", "d", at=2.0, rows_max=3))
+    assert set(case.store.pending(record, ["a", "b", "c", "d"], 0.0)) == {"b", "c", "d"}
+    assert set(case.store.pending(other, ["a"], 0.0)) == {"a"}
+
+
+def check_pending_rows_go_with_their_stream(case: Case) -> None:
+    """A deleted stream's are gone, and its later namesake has none; for its writers it is gone."""
+    old = case.create()
+    done(case.store, pend(old, "p"))
+    done(case.store, Delete(old))
+    new = case.create()
+    while case.store.purge():
+        pass
+    assert case.store.pending(old, ["p"], 0.0) == {}
+    assert case.store.pending(new, ["p"], 0.0) == {}
+    assert case.store.write([pend(old, "q")]) == [Refusal.GONE]
+    done(case.store, pend(new, "p"))
+
+
+def check_a_damaged_pending_row_is_reported(case: Case) -> None:
+    """An altered row is not learned from; the others of its stream are."""
+    record = case.create()
+    done(case.store, pend(record, "p", "q"))
+    case.damage("pending")
+    with pytest.raises(DamagedError, match="stream s is damaged"):
+        case.store.pending(record, ["p"], 0.0)
+    assert set(case.store.pending(record, ["q"], 0.0)) == {"q"}
+
+
+def check_events_are_numbered_upwards(case: Case) -> None:
+    """Events are committed with their entry, get growing ids, and come back oldest first, page by page."""
+    record = case.create()
+    ids = []
+    for kind in ("warning", "drift", "reset"):
+        answer = done(case.store, append(record, ids=(), events=[event(record, kind)]))
+        record = answer.record
+        ids.append(answer.events[0].id)
+    assert ids == sorted(set(ids))
+    assert ids[0] > 0
+    found = case.store.events(record, 0, 10)
+    assert [(each.id, each.revision, each.kind) for each in found] == [
+        (ids[0], 1, "warning"),
+        (ids[1], 2, "drift"),
+        (ids[2], 3, "reset"),
+    ]
+    assert found[1] == event(record)._replace(id=ids[1], revision=2)
+    assert case.store.events(record, ids[0], 1) == [found[1]]
+    assert record.last_drift == found[1]
+
+
+def check_a_snapshot_shortens_what_is_loaded(case: Case) -> None:
+    """After a snapshot only later entries are loaded, and bytes and status come back as they were."""
+    record = case.grown(3)
+    put = snapshot(record, b"\x00state\xff")
+    done(case.store, put)
+    record = done(case.store, append(record, ids=("z",))).record
+    loaded = case.store.load("s")
+    assert loaded is not None
+    assert loaded.snapshot is not None
+    assert (loaded.snapshot.revision, loaded.snapshot.data) == (3, b"\x00state\xff")
+    assert loaded.snapshot.status == put.status
+    assert [entry.revision for entry in loaded.entries] == [4]
+    headline = case.store.get("s")
+    assert headline == (record, loaded.snapshot._replace(data=b""))
+
+
+def check_an_older_snapshot_is_refused(case: Case) -> None:
+    """Snapshots never go back; one of the past is welcome as long as there is no newer one."""
+    old = case.grown(2)
+    new = done(case.store, append(old, ids=("z",))).record
+    done(case.store, snapshot(old))
+    done(case.store, snapshot(new))
+    assert case.store.write([snapshot(old)]) == [Refusal.STALE]
+
+
+def check_trimming_needs_a_snapshot_age_and_rows(case: Case) -> None:
+    """An entry is trimmed only when the snapshot covers it, enough rows came after it, and it is old enough."""
+    record = case.grown(6)
+    done(case.store, snapshot(record, trim_rows=8, trim_before=3.5))
+    assert [entry.revision for entry in case.store.entries(record, 0, 10)] == [4, 5, 6]
+    done(case.store, snapshot(record, trim_rows=8, trim_before=100.0))
+    assert [entry.revision for entry in case.store.entries(record, 0, 10)] == [5, 6]
+    record = done(case.store, append(record)).record
+    loaded = case.store.load("s")
+    assert loaded is not None
+    assert [entry.revision for entry in loaded.entries] == [7]
+
+
+def check_settings_change_without_a_revision(case: Case) -> None:
+    """New settings keep the revision, come with the state under them, and make writers reload."""
+    old = case.grown(2)
+    put = snapshot(old, b"under the new config")
+    new = done(case.store, Configure(old, {"steps": 5}, {"n": [1, None]}, 9.0, put)).record
+    assert (new.stream_version, new.config, new.metadata) == (2, {"steps": 5}, {"n": [1, None]})
+    loaded = case.store.load("s")
+    assert loaded is not None
+    assert loaded.record == new
+    assert loaded.snapshot is not None
+    assert loaded.snapshot.data == b"under the new config"
+    assert case.store.write([append(old)]) == [Refusal.STALE]
+
+
+def check_pages_follow_each_other(case: Case) -> None:
+    """Streams are listed by id, by prefix and model, each once."""
+    names = ["a", "a.1", "a:2", "b", "b-1", "c"]
+    for number, name in enumerate(names):
+        case.create(name, model="even" if number % 2 == 0 else "odd")
+
+    def page(prefix: str, model: str | None, limit: int, after: str) -> list[str]:
+        return [record.stream for record, _ in case.store.page(prefix, model, limit, after)]
+
+    assert page("", None, 4, "") == sorted(names)[:4]
+    assert page("", None, 4, sorted(names)[3]) == sorted(names)[4:]
+    assert page("a", None, 10, "") == ["a", "a.1", "a:2"]
+    assert page("a", None, 10, "a.1") == ["a:2"]
+    assert page("b", None, 10, "a") == ["b", "b-1"]
+    assert page("", "odd", 10, "") == ["a.1", "b", "c"]
+
+
+def check_a_bundle_keeps_its_version(case: Case) -> None:
+    """The same bytes keep their number, changed ones get the next, which is active only if asked for."""
+    first = case.store.put_model("m", b"one", activate=False)
+    again = case.store.put_model("m", b"one", activate=False)
+    second = case.store.put_model("m", b"two", activate=False)
+    assert (first.version, first.active) == (1, True)
+    assert again == first
+    assert (second.version, second.active) == (2, False)
+    assert case.store.put_model("m", b"two", activate=True).active
+    assert [(each.version, each.active) for each in case.store.models()] == [(1, False), (2, True)]
+    assert case.store.put_model("other", b"two", activate=False).version == 1
+    assert (case.store.bundle("m", 1), case.store.bundle("m", 2)) == (b"one", b"two")
+
+
+def check_everything_is_there_after_reopening(case: Case) -> None:
+    """Whatever was answered is on the disk."""
+    record = case.grown(3)
+    done(case.store, snapshot(record))
+    done(case.store, pend(record, "p", "q"))
+    record = done(case.store, append(record, ids=("z", "q"), events=[event(record)])).record
+    model = case.store.put_model("m", b"bundle", activate=False)
+    before = (case.store.load("s"), case.store.events(record, 0, 10))
+    case.reopen()
+    assert (case.store.load("s"), case.store.events(record, 0, 10)) == before
+    assert case.store.learned([(record.key, ["0", "z", "?"])]) == [{"0", "z"}]
+    assert set(case.store.pending(record, ["p", "q"], 0.0)) == {"p"}
+    assert case.store.models() == [model]
+    done(case.store, append(record))
+
+
+def check_event_ids_survive_deletion_and_reopening(case: Case) -> None:
+    """An event id is never used again, so that a client may resume after any that it has seen."""
+    record = case.create()
+    last = done(case.store, append(record, events=[event(record)])).events[0].id
+    done(case.store, Delete(record))
+    while case.store.purge():
+        pass
+    case.reopen()
+    record = case.create()
+    assert done(case.store, append(record, events=[event(record)])).events[0].id > last
+
+
+def check_damage_is_reported_and_never_served(case: Case) -> None:
+    """An altered or missing piece makes loading fail with the stream and the revision, and leaves others alone."""
+    for damage, revision in (
+        ("entry altered", 4),
+        ("entry missing", 4),
+        ("last entry missing", 5),
+        ("snapshot altered", 2),
+    ):
+        record = case.grown(2)
+        done(case.store, snapshot(record))
+        for number in (3, 4, 5):
+            record = done(case.store, append(record, ids=(f"n{number}",))).record
+        case.damage(damage)  # type: ignore[arg-type]  # literals of the table above
+        with pytest.raises(DamagedError, match="stream s is damaged") as caught:
+            case.store.load("s")
+        assert (caught.value.stream, caught.value.revision) == ("s", revision), damage
+        case.create("t")
+        assert case.store.load("t") is not None
+        for name in ("s", "t"):
+            found = case.store.get(name)
+            assert found is not None
+            done(case.store, Delete(found[0]))
+        while case.store.purge():
+            pass
+
+
+def check_a_damaged_record_is_reported(case: Case) -> None:
+    """A record that was altered is not listed as if it were right."""
+    case.grown(2)
+    case.damage("record altered")
+    for read in (lambda: case.store.load("s"), lambda: case.store.get("s"), lambda: case.store.page("", None, 9, "")):
+        with pytest.raises(DamagedError, match="stream s is damaged"):
+            read()
+
+
+def check_a_damaged_bundle_is_reported(case: Case) -> None:
+    """A bundle that was altered is not served."""
+    case.create()
+    case.store.put_model("m", b"bundle", activate=False)
+    case.damage("bundle")
+    with pytest.raises(DamagedError, match="model m, version 1"):
+        case.store.bundle("m", 1)
+
+
+def check_of_many_writers_one_wins(case: Case) -> None:
+    """Threads that write from the same revision at the same time: one commit each round, in one unbroken chain."""
+    record = case.create()
+    for number in range(5):
+        answers = write_at_once(case.store, [append(record, ids=(f"{number}.{writer}",)) for writer in range(4)])
+        won = [answer for answer in answers if isinstance(answer, Done)]
+        assert len(won) == 1
+        record = won[0].record
+    loaded = case.store.load("s")
+    assert loaded is not None
+    assert [entry.revision for entry in loaded.entries] == [1, 2, 3, 4, 5]
+
+
+def write_at_once(store: Store, operations: list[Append]) -> list[Done | Refusal]:
+    """The answers to operations that as many threads write at the same time."""
+    with ThreadPoolExecutor(len(operations)) as pool:
+        return [answer for answers in pool.map(lambda each: store.write([each]), operations) for answer in answers]
+
+
+CHECKS: tuple[Callable[[Case], None], ...] = (
+    check_an_unknown_stream_is_none,
+    check_a_new_stream_is_at_revision_zero,
+    check_creating_twice_is_refused,
+    check_entries_come_back_in_order,
+    check_a_stale_writer_is_refused,
+    check_a_refusal_leaves_the_others_of_its_transaction_alone,
+    check_a_failing_transaction_changes_nothing,
+    check_revisions_are_never_used_again,
+    check_a_deleted_stream_is_gone,
+    check_ids_are_known_as_long_as_their_rows,
+    check_ids_belong_to_a_stream,
+    check_a_pending_row_waits_until_it_is_learned,
+    check_pending_rows_leave_the_revision_alone,
+    check_a_known_id_is_kept_no_second_time,
+    check_pending_rows_expire,
+    check_the_oldest_pending_rows_make_room,
+    check_pending_rows_go_with_their_stream,
+    check_a_damaged_pending_row_is_reported,
+    check_events_are_numbered_upwards,
+    check_a_snapshot_shortens_what_is_loaded,
+    check_an_older_snapshot_is_refused,
+    check_trimming_needs_a_snapshot_age_and_rows,
+    check_settings_change_without_a_revision,
+    check_pages_follow_each_other,
+    check_a_bundle_keeps_its_version,
+    check_everything_is_there_after_reopening,
+    check_event_ids_survive_deletion_and_reopening,
+    check_damage_is_reported_and_never_served,
+    check_a_damaged_record_is_reported,
+    check_a_damaged_bundle_is_reported,
+    check_of_many_writers_one_wins,
+)
