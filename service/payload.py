@@ -1,0 +1,127 @@
+"""What a log entry says: JSON that another version of the model, or another program, can read and learn from."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+
+from models import Decision, FloatArray, Outcome
+from service.errors import InvalidError
+from service.types import Row
+
+
+class Rows(NamedTuple):
+    """Labelled rows as the client sent them.
+
+    Attributes:
+        inputs: Input rows.
+        targets: One label a row.
+        ids: One id a row, ``None`` where a row has none.
+        times: One time a row, epoch seconds.
+    """
+
+    inputs: Sequence[Row]
+    targets: Sequence[Any]
+    ids: Sequence[str | None] | None = None
+    times: Sequence[float] | None = None
+
+    def take(self, kept: Sequence[int]) -> "Rows":
+        """Some of the rows, in the order of ``kept``."""
+        ids, times = self.ids, self.times
+        return Rows(
+            [self.inputs[index] for index in kept],
+            [self.targets[index] for index in kept],
+            None if ids is None else [ids[index] for index in kept],
+            None if times is None else [times[index] for index in kept],
+        )
+
+
+class Labels(NamedTuple):
+    """Labels of rows that were predicted and kept.
+
+    Attributes:
+        ids: What the rows were predicted under.
+        targets: One label an id.
+        times: One time an id, epoch seconds.
+        strict: Whether an id that waits for no label is an error; otherwise it is reported and the others are taken.
+    """
+
+    ids: Sequence[str | None]
+    targets: Sequence[Any]
+    times: Sequence[float] | None = None
+    strict: bool = False
+
+
+class Logged(NamedTuple):
+    """What a replay needs of a feedback entry."""
+
+    rows: Rows
+    lags: FloatArray
+    decision: Decision
+
+
+def encode_feedback(rows: Rows, outcome: Outcome) -> bytes:
+    """A feedback entry.
+
+    Raises:
+        InvalidError: A value that JSON cannot hold, such as an integer above 64 bits.
+    """
+    decision = outcome.decision
+    entry = {
+        "inputs": rows.inputs,
+        "targets": rows.targets,
+        "ids": rows.ids,
+        "times": rows.times,
+        "lags": outcome.prediction.lags.tolist(),  # null is a lag not known yet (NaN)
+        "decision": {
+            "kind": decision.kind,
+            "rows_since_change": decision.rows_since_change,
+            "statistic": _number(decision.statistic),
+            "threshold": _number(decision.threshold),
+        },
+        "outcome": {
+            "loss": _number(outcome.loss),
+            "score": _number(outcome.score),
+            "initial_loss": _number(outcome.initial_loss),
+            "initial_score": _number(outcome.initial_score),
+            "action": outcome.action,
+            "rows_used": outcome.rows_used,
+            "state": outcome.state,
+        },
+    }
+    try:
+        return orjson.dumps(entry)
+    except orjson.JSONEncodeError as error:
+        raise InvalidError.at(
+            ("inputs",), f"a value cannot be kept ({error}); send numbers of at most 64 bits"
+        ) from error
+
+
+def decode_feedback(payload: bytes) -> Logged:
+    """The inverse of ``encode_feedback``, as far as a replay goes."""
+    entry = orjson.loads(payload)
+    decision = entry["decision"]
+    rows = Rows(entry["inputs"], entry["targets"], entry["ids"], entry["times"])
+    lags = np.array(entry["lags"], dtype=np.float64).reshape(len(rows.inputs), -1)
+    return Logged(
+        rows,
+        lags,
+        Decision(
+            decision["kind"],
+            decision["rows_since_change"],
+            float(decision["statistic"]),
+            float(decision["threshold"]),
+        ),
+    )
+
+
+def finite(value: float) -> float | None:
+    """A number for an answer: JSON has no infinities."""
+    return value if math.isfinite(value) else None
+
+
+def _number(value: float) -> float | str:
+    """A number so that it survives JSON: what is not finite is spelled out."""
+    return value if math.isfinite(value) else str(value)

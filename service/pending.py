@@ -1,0 +1,140 @@
+"""Predictions that wait for their labels: how a row is kept, answered again, and scored when its label comes."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+
+from models import Engine, FloatArray, Outcome, Prediction, row_losses, score_rows
+from service.errors import InvalidError
+from service.predicting import Answered
+from service.types import Predicted, Row
+
+
+class Held(NamedTuple):
+    """One row as it was predicted.
+
+    Attributes:
+        input: The row as the client sent it.
+        lags: Lag values that the prediction used, ``None`` where one was not known yet.
+        model_version: Version of the model that predicted.
+        stream_version: The stream's revision then.
+        interval: Coverage that was asked for.
+        prediction: What was answered.
+        probabilities: Of the classes (classification).
+        std: Standard deviation, noise included (regression).
+        bounds: Low and high, if asked for (regression).
+    """
+
+    input: Row
+    lags: list[float | None]
+    model_version: int
+    stream_version: int
+    interval: float | None
+    prediction: Any
+    probabilities: list[float] | None
+    std: Any
+    bounds: list[Any] | None
+
+
+def hold(answer: Answered, inputs: Sequence[Row], interval: float | None) -> list[Held]:
+    """The rows of a prediction, one by one."""
+    said = answer.predicted
+
+    def at(values: list[Any] | None, index: int) -> Any:
+        return None if values is None else values[index]
+
+    return [
+        Held(
+            row,
+            lags,
+            said.model_version,
+            said.stream_version,
+            interval,
+            said.predictions[index],
+            at(said.probabilities, index),
+            at(said.std, index),
+            at(said.intervals, index),
+        )
+        for index, (row, lags) in enumerate(zip(inputs, answer.lags.tolist(), strict=True))
+    ]
+
+
+def encode_held(held: Held) -> bytes:
+    """A row to keep.
+
+    Raises:
+        InvalidError: A value that JSON cannot hold, such as an integer above 64 bits.
+    """
+    try:
+        return orjson.dumps(held._asdict())
+    except orjson.JSONEncodeError as error:
+        raise InvalidError.at(
+            ("inputs",), f"a value cannot be kept ({error}); send numbers of at most 64 bits"
+        ) from error
+
+
+def decode_held(payload: bytes) -> Held:
+    """The inverse of ``encode_held``."""
+    return Held(**orjson.loads(payload))
+
+
+def same_input(held: Held, row: Row) -> bool:
+    """Whether a row is the one that was predicted, in the same form."""
+    try:
+        return bool(held.input == orjson.loads(orjson.dumps(row)))
+    except orjson.JSONEncodeError:
+        return False
+
+
+def answer_of(stream: str, model: str, classes: list[Any] | None, rows: Sequence[Held]) -> Predicted:
+    """The rows as one answer; its revision is that of the latest of them."""
+    latest = max(rows, key=lambda row: row.stream_version)
+    known = _prediction(rows, classes)
+    return Predicted(
+        stream,
+        model,
+        latest.model_version,
+        latest.stream_version,
+        known.predictions,
+        known.probabilities,
+        known.classes,
+        known.std,
+        known.intervals,
+    )
+
+
+def lags_of(rows: Sequence[Held]) -> FloatArray:
+    """(rows, L) lag values that the predictions used; NaN is one that was not known yet."""
+    width = len(rows[0].lags) if rows else 0
+    return np.array([row.lags for row in rows], dtype=np.float64).reshape(len(rows), width)
+
+
+def scored(engine: Engine, outcome: Outcome, rows: Sequence[Held], targets: FloatArray) -> Outcome:
+    """What a late batch showed: the loss and the score are those of the predictions that were answered.
+
+    Args:
+        engine: Of the stream.
+        outcome: Of learning the rows now. Its initial figures stand, since the frozen start changes with lags alone.
+        rows: The rows as they were predicted.
+        targets: (rows, O) their labels, encoded.
+    """
+    spec = engine.model.spec
+    said = _prediction(rows, outcome.prediction.classes)._replace(lags=outcome.prediction.lags)
+    score = score_rows(spec.task, engine.encode_targets(said.predictions), targets).mean()
+    return outcome._replace(prediction=said, loss=float(row_losses(spec, said, targets).mean()), score=float(score))
+
+
+def _prediction(rows: Sequence[Held], classes: list[Any] | None) -> Prediction:
+    def column(values: list[Any]) -> list[Any] | None:
+        return None if values[0] is None else values
+
+    return Prediction(
+        [row.prediction for row in rows],
+        column([row.probabilities for row in rows]),
+        classes,
+        column([row.std for row in rows]),
+        column([row.bounds for row in rows]),
+        lags_of(rows),
+    )

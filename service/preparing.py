@@ -1,0 +1,128 @@
+"""What of a request is to be learned: encoded rows, without duplicates, late labels joined with their rows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from models import Engine, FloatArray
+from service.errors import FieldError, InvalidError
+from service.hot import Hot
+from service.payload import Labels, Rows
+from service.pending import Held, lags_of, same_input
+
+PLACES_MAX = 100
+"""Most ids that a refusal names."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Work:
+    """Rows or late labels to learn by a hot stream; ``given`` ``None`` is a reset."""
+
+    hot: Hot
+    given: Rows | Labels | None
+
+    @property
+    def rows(self) -> int:
+        """Rows of the request."""
+        return 0 if self.given is None else len(self.given.targets)
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the request."""
+        return [name for name in (self.given.ids if self.given else None) or () if name is not None]
+
+
+class Prepared(NamedTuple):
+    """Encoded rows of one request.
+
+    Attributes:
+        work: The request.
+        rows: Those that are learned.
+        kept: Their indices in the request.
+        unknown: Ids of late labels that wait for none; ``None`` where that is not asked.
+        inputs: (rows, D), encoded.
+        targets: (rows, O), encoded.
+        lags: (rows, L) lag values that the rows were predicted with; ``None`` for the present ones.
+        held: The rows as they were predicted, for late labels.
+    """
+
+    work: Work
+    rows: Rows
+    kept: list[int]
+    unknown: list[str] | None
+    inputs: FloatArray
+    targets: FloatArray
+    lags: FloatArray | None
+    held: list[Held] | None
+
+
+def prepare(work: Work, given: Rows | Labels, learned: set[str], pending: Mapping[str, Held]) -> Prepared:
+    """Check and encode all rows, then leave out those whose id was learned before, or stands twice in the batch.
+
+    Args:
+        work: The request.
+        given: Its rows or labels.
+        learned: Those of its ids that were learned before.
+        pending: Those of its ids that wait for a label.
+
+    Raises:
+        InputError, InvalidError: A row that the model cannot take, or an id that waits for no label and has to.
+    """
+    if isinstance(given, Labels):
+        return _late(work, given, learned, pending)
+    engine = work.hot.lease.engine
+    inputs, targets = engine.encode_inputs(given.inputs), engine.encode_targets(given.targets)
+    kept = _new(given.ids or [None] * len(given.targets), learned)
+    rows = given.take(kept)
+    lags = _lags(engine, work.hot.slot, inputs[kept], rows, pending)
+    return Prepared(work, rows, kept, None, inputs[kept], targets[kept], lags, None)
+
+
+def _late(work: Work, given: Labels, learned: set[str], pending: Mapping[str, Held]) -> Prepared:
+    """Labels with the rows that were predicted under their ids."""
+    engine = work.hot.lease.engine
+    targets = engine.encode_targets(given.targets)
+    missing = [(index, name) for index, name in enumerate(given.ids) if name not in pending and name not in learned]
+    if given.strict and missing:
+        reason = "waits for no label (never predicted with this id, or too long ago): send its inputs"
+        places = tuple(FieldError(("ids", index), f"id {name} {reason}") for index, name in missing[:PLACES_MAX])
+        raise InvalidError(f"{len(missing)} of the ids wait for no label, the first is {missing[0][1]}.", places)
+    absent = {index for index, _ in missing}
+    kept = [index for index in _new(given.ids, learned) if index not in absent]
+    held = [pending[str(given.ids[index])] for index in kept]
+    labels = Rows([row.input for row in held], [given.targets[index] for index in kept])
+    times = given.times
+    rows = labels._replace(
+        ids=[given.ids[index] for index in kept],
+        times=None if times is None else [times[index] for index in kept],
+    )
+    unknown = None if given.strict else [str(name) for _, name in missing]
+    return Prepared(work, rows, kept, unknown, engine.encode_inputs(rows.inputs), targets[kept], lags_of(held), held)
+
+
+def _new(ids: Sequence[str | None], learned: set[str]) -> list[int]:
+    """Indices of the rows without an id and of those whose id comes for the first time."""
+    seen = set(learned)
+    new = []
+    for index, name in enumerate(ids):
+        if name is None or name not in seen:
+            new.append(index)
+        if name is not None:
+            seen.add(name)
+    return new
+
+
+def _lags(engine: Engine, slot: int, inputs: FloatArray, rows: Rows, pending: Mapping[str, Held]) -> FloatArray | None:
+    """Lag values of rows that were sent again with their labels: those of the prediction, if it was of the same row."""
+    found: dict[int, Any] = {}
+    for index, name in enumerate(rows.ids or ()):
+        held = None if name is None else pending.get(name)
+        if held is not None and held.lags and same_input(held, rows.inputs[index]):
+            found[index] = held
+    if not found:
+        return None
+    lags = np.repeat(engine.predict([(slot, inputs[:1])])[0].lags, len(inputs), axis=0)  # the present ones
+    lags[list(found)] = lags_of(list(found.values()))
+    return lags

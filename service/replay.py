@@ -1,0 +1,164 @@
+"""Bring streams back: a snapshot, and the log entries after it in lockstep over many streams."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from models import Engine, Feedback, SnapshotError, StreamConfig
+from service.errors import InvalidError, NotFoundError, ServiceError
+from service.payload import decode_feedback
+from service.registry import Registry
+from service.store import DamagedError, Entry, Loaded, Store
+
+Key = tuple[str, int, StreamConfig]
+
+
+class Lease(NamedTuple):
+    """The use of an engine by one stream, to be given back."""
+
+    engine: Engine
+    key: Key
+
+
+class Engines:
+    """One engine for each model version and configuration that some hot stream uses. Thread-safe."""
+
+    def __init__(self, registry: Registry, device: str) -> None:
+        self._registry = registry
+        self._device = device
+        self._lock = threading.Lock()
+        self._engines: dict[Key, tuple[Engine, int]] = {}
+
+    def lease(self, model: str, version: int, config: Mapping[str, Any]) -> Lease:
+        """Use an engine; it is made if nobody uses it yet.
+
+        Raises:
+            InputError: The model does not take the configuration.
+        """
+        key = (model, version, stream_config(config))
+        with self._lock:
+            known = self._engines.get(key)
+            engine, users = known or (Engine(self._registry.model(model, version), key[2], device=self._device), 0)
+            self._engines[key] = (engine, users + 1)
+        return Lease(engine, key)
+
+    def give_back(self, lease: Lease) -> None:
+        """End a use; an engine without any is forgotten, with its tensors."""
+        with self._lock:
+            engine, users = self._engines[lease.key]
+            if users > 1:
+                self._engines[lease.key] = (engine, users - 1)
+            else:
+                del self._engines[lease.key]
+
+
+def stream_config(config: Mapping[str, Any]) -> StreamConfig:
+    """A stream's configuration from its fields.
+
+    Raises:
+        InvalidError: A field that no model has.
+    """
+    for name in config:
+        if name not in StreamConfig.__dataclass_fields__:
+            raise InvalidError.at(
+                ("config", name), f"unknown; there are {', '.join(StreamConfig.__dataclass_fields__)}"
+            )
+    return StreamConfig(**config)
+
+
+def bring_back(store: Store, engines: Engines, streams: Sequence[str]) -> list[tuple[Loaded, Lease, int] | Exception]:
+    """Read streams and rebuild their states, those of an engine together: each with its slot, or its error."""
+    found: dict[str, tuple[Loaded, Lease, int] | Exception] = {}
+    groups: dict[Key, list[tuple[Loaded, Lease]]] = {}
+    for stream in streams:
+        try:
+            loaded = store.load(stream)
+            if loaded is None:
+                found[stream] = NotFoundError(f"There is no stream {stream}: create it with PUT first.")
+                continue
+            record = loaded.record
+            lease = engines.lease(record.model, record.model_version, record.config)
+        except Exception as error:  # noqa: BLE001 - it belongs to this stream
+            found[stream] = error
+            continue
+        groups.setdefault(lease.key, []).append((loaded, lease))
+    for group in groups.values():
+        slots = rebuild(group[0][1].engine, [loaded for loaded, _ in group])
+        for (loaded, lease), slot in zip(group, slots, strict=True):
+            if isinstance(slot, int):
+                found[loaded.record.stream] = (loaded, lease, slot)
+            else:
+                engines.give_back(lease)
+                found[loaded.record.stream] = slot
+    return [found[stream] for stream in streams]
+
+
+def rebuild(engine: Engine, streams: Sequence[Loaded]) -> list[int | ServiceError]:
+    """Slots with the state that each stream's snapshot and entries describe, or the error of that stream."""
+    slots: list[int] = []
+    try:
+        for loaded in streams:
+            slots.append(_start(engine, loaded))  # noqa: PERF401 - those made before a failure are released below
+        replay(engine, [(slot, loaded.entries) for slot, loaded in zip(slots, streams, strict=True)])
+    except Exception:  # noqa: BLE001 - one by one, so that a stream's trouble stays its own
+        for slot in slots:
+            engine.release(slot)
+        return [_rebuild_one(engine, loaded) for loaded in streams]
+    return list(slots)
+
+
+def adapt_again(engine: Engine, loaded: Loaded, retained: Sequence[Entry]) -> int:
+    """A slot with a stream's state under an engine of another configuration.
+
+    The state is taken over as it is where both configurations keep the same things; otherwise the stream starts at
+    the meta-initialization and learns the retained rows again, with the alarms that its log tells.
+    """
+    try:
+        slot = _start(engine, loaded)
+        entries: Sequence[Entry] = loaded.entries
+    except SnapshotError:
+        slot, entries = engine.create(), retained
+    replay(engine, [(slot, entries)])
+    return slot
+
+
+def _start(engine: Engine, loaded: Loaded) -> int:
+    return engine.create() if loaded.snapshot is None else engine.restore(loaded.snapshot.data)
+
+
+def _rebuild_one(engine: Engine, loaded: Loaded) -> int | ServiceError:
+    record = loaded.record
+    try:
+        slot = _start(engine, loaded)
+    except SnapshotError as error:
+        return DamagedError(record.stream, record.stream_version, str(error))
+    try:
+        replay(engine, [(slot, loaded.entries)])
+    except Exception as error:  # noqa: BLE001 - whatever it is, the log does not lead to a state
+        engine.release(slot)
+        return DamagedError(record.stream, None, f"its log cannot be learned again ({error})")
+    return slot
+
+
+def replay(engine: Engine, streams: Sequence[tuple[int, Sequence[Entry]]]) -> None:
+    """Learn log entries again, with the lag values and the alarms that the log tells.
+
+    Args:
+        engine: Where the slots are.
+        streams: Slot and entries of each stream; the n-th entries of all of them are learned together.
+    """
+    longest = max((len(entries) for _, entries in streams), default=0)
+    for position in range(longest):
+        now = [(slot, entries[position]) for slot, entries in streams if position < len(entries)]
+        batches = [_feedback(engine, slot, entry) for slot, entry in now if entry.kind != "reset"]
+        if batches:
+            engine.apply(engine.step(batches))
+        resets = [slot for slot, entry in now if entry.kind == "reset"]
+        if resets:
+            engine.apply(engine.reset_tick(resets))
+
+
+def _feedback(engine: Engine, slot: int, entry: Entry) -> Feedback:
+    rows, lags, decision = decode_feedback(entry.payload)
+    inputs, targets = engine.encode_inputs(rows.inputs), engine.encode_targets(rows.targets)
+    return Feedback(slot, inputs, targets, lags, decision)

@@ -1,0 +1,413 @@
+"""What the service does with streams, whatever way a request comes in: predict, feedback, reset, and their upkeep."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, TypeAlias
+
+from models import InputError, Model
+from service.batcher import Batcher
+from service.config import Settings
+from service.configuring import configured, same_settings
+from service.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
+from service.hot import Hot, HotStreams, Writer, summary
+from service.late import LatePredictor
+from service.learning import Learner, Result
+from service.payload import Labels, Rows
+from service.predicting import Answer, Predictor, Question
+from service.preparing import Work
+from service.registry import Registry
+from service.replay import Engines, Lease
+from service.store import Create, Delete, Done, Operation, Refusal, Snapshot, Store, StreamRecord
+from service.threads import Threads
+from service.types import Event, Labelled, Learned, ModelInfo, Predicted, Row, StreamInfo
+from service.views import FRESH, event_of, info_of
+
+ATTEMPTS = 5
+"""How often a change is tried on a stream that somebody else keeps changing."""
+Models: TypeAlias = list[ModelInfo]
+Infos: TypeAlias = list[StreamInfo]
+Events: TypeAlias = list[Event]
+Group: TypeAlias = tuple[Operation, ...]
+Groups: TypeAlias = list[Group]
+Answers: TypeAlias = list[Done | Refusal]
+
+
+class Streams:
+    """All streams of a store: the one door to learned state.
+
+    Args:
+        settings: Limits.
+        store: Where everything is kept; closed by ``close``.
+        models: Models to register, by name.
+        clock: Epoch seconds.
+        activate: Make the given models the active versions of their names.
+
+    Raises:
+        ConfigurationError: A model in the store cannot be read.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        models: Mapping[str, Model],
+        clock: Callable[[], float],
+        *,
+        activate: bool = False,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+        self._registry = Registry(store, models, activate=activate)
+        self._engines = Engines(self._registry, settings.device)
+        self._frozen: dict[str, Lease] = {}
+        self._ready = False
+        self._purging: asyncio.Task[None] | None = None
+        self._threads = Threads()
+        queue_items_max, tick_items_max = settings.queue_items_max, settings.tick_items_max
+        self._writer: Writer = Batcher(
+            "the store", self._write, queue_items_max=queue_items_max, tick_items_max=tick_items_max
+        )
+        self._hot = HotStreams(settings, store, self._writer, self._engines, threads=self._threads, clock=clock)
+        self._learner: Batcher[Work, Result] = Batcher(
+            "learning",
+            Learner(settings, store, self._writer, self._hot, threads=self._threads, clock=clock).work,
+            queue_items_max=queue_items_max,
+            tick_items_max=tick_items_max,
+            tick_weight_max=settings.batch_rows_max,
+            key=lambda work: work.hot.record.stream,
+            weight=lambda work: max(work.rows, 1),
+        )
+        self._predictor: Batcher[Question, Answer] = Batcher(
+            "predictions",
+            Predictor(self._threads).work,
+            queue_items_max=queue_items_max,
+            tick_items_max=tick_items_max,
+            tick_weight_max=settings.batch_rows_max,
+            weight=lambda question: len(question.inputs),
+        )
+        self._late = LatePredictor(
+            settings, store, self._writer, self._hot, self._predictor, threads=self._threads, clock=clock
+        )
+
+    async def start(self) -> None:
+        """Begin to serve. Streams are loaded when they are first asked for, however many there are."""
+        self._writer.start()
+        self._hot.start()
+        self._learner.start()
+        self._predictor.start()
+        self._purging = asyncio.get_running_loop().create_task(self._purge())
+        self._ready = True
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken."""
+        return self._ready
+
+    async def close(self) -> None:
+        """Finish what is waiting, save what has changed, and let go of the store."""
+        self._ready = False
+        if self._purging is not None:
+            self._purging.cancel()
+            await asyncio.wait([self._purging])
+        await self._learner.close()
+        await self._predictor.close()
+        await self._hot.close()
+        await self._writer.close()
+        self._threads.close()
+        self._store.close()
+
+    # --- models ---
+
+    def models(self) -> Models:
+        """All models, by name."""
+        return self._registry.infos()
+
+    def model(self, name: str) -> ModelInfo:
+        """One model. Raises NotFoundError."""
+        return self._registry.info(name)
+
+    # --- streams ---
+
+    async def put(
+        self,
+        stream: str,
+        model: str,
+        config: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> tuple[StreamInfo, bool]:
+        """Create a stream, or confirm it with another config or metadata.
+
+        Args:
+            stream: Its id.
+            model: Name of a model.
+            config: Its own settings, replacing those before; ``None`` leaves them.
+            metadata: The client's notes, replacing those before; ``None`` leaves them.
+
+        Returns:
+            The stream, and whether it was created.
+
+        Raises:
+            NotFoundError: There is no such model.
+            ConflictError: The stream is bound to another model.
+            InvalidError, InputError: The model does not take the config.
+        """
+        self._check_ready()
+        active = self._registry.active(model)
+        wanted = None if config is None else {name: value for name, value in config.items() if value is not None}
+        for _ in range(ATTEMPTS):
+            found = await self._threads.load(lambda: self._store.get(stream))
+            if found is None:
+                await self._check_config(model, active, wanted or {})
+                create = Create(stream, model, active, wanted or {}, dict(metadata or {}), self._clock())
+                answer = (await self._commit(create))[0]
+                if isinstance(answer, Done):
+                    return info_of(answer.record, FRESH), True
+                continue
+            record = found[0]
+            if record.model != model:
+                raise ConflictError(
+                    f"Stream {stream} is bound to model {record.model}: delete it first, or choose another id."
+                )
+            if await self._configure(record, wanted, metadata):
+                return await self.get(stream), False
+        raise UnavailableError(f"Stream {stream} is being changed by others: repeat the request.")
+
+    async def get(self, stream: str) -> StreamInfo:
+        """Where a stream stands. Raises NotFoundError."""
+        self._check_ready()
+        hot = self._hot.peek(stream)
+        if hot is None:
+            found = await self._threads.load(lambda: self._store.get(stream))
+            if found is None:
+                raise _unknown(stream)
+            return await self._info(*found)
+        try:
+            return await self._hot_info(hot)
+        finally:
+            self._hot.release(hot)
+
+    async def list(
+        self, prefix: str = "", model: str | None = None, limit: int = 100, cursor: str | None = None
+    ) -> tuple[Infos, str | None]:
+        """Streams by id, whose id starts with ``prefix``, after ``cursor``; and the cursor of the next page."""
+        self._check_ready()
+        found = await self._threads.load(lambda: self._store.page(prefix, model, limit + 1, cursor or ""))
+        infos = []
+        for record, snapshot in found[:limit]:
+            with suppress(NotFoundError):  # deleted meanwhile
+                infos.append(await self._info(record, snapshot))
+        return infos, found[limit - 1][0].stream if len(found) > limit else None
+
+    async def delete(self, stream: str) -> None:
+        """Remove a stream from memory and disk. Raises NotFoundError."""
+        self._check_ready()
+        async with self._hot.hold(stream, save=False):
+            found = await self._threads.load(lambda: self._store.get(stream))
+            if found is None or (await self._commit(Delete(found[0])))[0] is Refusal.GONE:
+                raise _unknown(stream)
+        await self._purge()
+
+    async def reset(self, stream: str) -> StreamInfo:
+        """Back to the meta-initialization; counts and known labels stay. Raises NotFoundError."""
+        await self._learn(stream, None)
+        return await self.get(stream)
+
+    async def predict(
+        self,
+        stream: str,
+        inputs: Sequence[Row],
+        interval: float | None = None,
+        ids: Sequence[str] | None = None,
+    ) -> Predicted:
+        """Predict from the last committed state; never waits for a commit, unless the rows are kept for late labels.
+
+        Args:
+            stream: Which.
+            inputs: Input rows.
+            interval: Coverage of intervals, in (0, 1).
+            ids: One id a row: rows and answers are committed under them first, and wait for their labels.
+
+        Raises:
+            NotFoundError: There is no such stream.
+            InputError, InvalidError: A row that the model cannot take, or ids that are not one a row.
+            ConflictError: An id was learned already, or waits for the label of another row.
+            SaturatedError: Too many requests are waiting.
+            StoreFullError, UnavailableError: It could not be committed; nothing is kept.
+        """
+        self._check_ready()
+        if ids is not None:
+            return await self._late.predict(stream, inputs, ids, interval)
+        for _ in range(ATTEMPTS):
+            hot = await self._hot.acquire(stream)
+            model = (hot.record.model, hot.record.model_version)
+            question = Question(hot, hot.lease.engine, model, inputs, interval)
+            answer = await self._hot.queue(hot, self._predictor, question)
+            if not isinstance(answer, Refusal):
+                return answer.predicted
+        raise UnavailableError(f"Stream {stream} is being changed by others: repeat the request.")
+
+    async def predict_initial(self, model: str, inputs: Sequence[Row], interval: float | None = None) -> Predicted:
+        """What the frozen start of a model's active version answers. Raises NotFoundError and as ``predict``."""
+        self._check_ready()
+        version = self._registry.active(model)
+        if model not in self._frozen:
+            self._frozen[model] = await self._threads.load(lambda: self._engines.lease(model, version, {}))
+        engine = self._frozen[model].engine
+        answer = await asyncio.shield(self._predictor.put(Question(None, engine, (model, version), inputs, interval)))
+        if isinstance(answer, Refusal):
+            raise TypeError("the frozen start is never out of date")
+        return answer.predicted
+
+    async def feedback(
+        self,
+        stream: str,
+        inputs: Sequence[Row] | None,
+        targets: Sequence[Any],
+        ids: Sequence[str | None] | None = None,
+        times: Sequence[float] | None = None,
+    ) -> Learned:
+        """Predict, score, detect, learn, commit: the batch is taken whole or not at all, and is on disk on return.
+
+        Args:
+            stream: Which.
+            inputs: Input rows; ``None`` where all ids wait for their labels.
+            targets: One label a row.
+            ids: One id a row; a row whose id was learned before is skipped and counted.
+            times: One time a row, epoch seconds; kept with the row.
+
+        Raises:
+            NotFoundError: There is no such stream.
+            InputError, InvalidError: A row that the model cannot take.
+            SaturatedError: Too many requests are waiting.
+            StoreFullError, UnavailableError: It could not be committed; nothing was learned.
+        """
+        for name, values in (("inputs", inputs), ("ids", ids), ("times", times)):
+            if values is not None and len(values) != len(targets):
+                raise InvalidError.at((name,), f"{len(values)} entries for {len(targets)} targets")
+        if not targets:
+            raise InvalidError.at(("targets",), "empty; send at least one row")
+        if inputs is not None:
+            return await self._learn(stream, Rows(inputs, targets, ids, times))
+        if ids is None:
+            raise InvalidError.at(("inputs",), "missing; send rows, or ids that all wait for their labels")
+        return await self._learn(stream, Labels(ids, targets, times, strict=True))
+
+    async def labels(self, stream: str, ids: Sequence[str], targets: Sequence[Any]) -> Labelled:
+        """Learn rows that were predicted under ids, as one batch: scored as they were answered, learned now.
+
+        Ids that wait for no label are reported, those that were learned are counted; the others are taken.
+
+        Args:
+            stream: Which.
+            ids: What the rows were predicted under.
+            targets: One label an id.
+
+        Raises:
+            NotFoundError: There is no such stream.
+            InputError: A label that the model cannot take.
+            SaturatedError: Too many requests are waiting.
+            StoreFullError, UnavailableError: It could not be committed; nothing was learned.
+        """
+        if len(ids) != len(targets) or not ids:
+            raise InvalidError.at(("labels",), f"{len(ids)} ids and {len(targets)} targets; send one of each a row")
+        try:
+            answer = await self._learn(stream, Labels(ids, targets))
+        except InputError as error:
+            if error.loc[0] != "targets":
+                raise
+            raise InputError(("labels", *error.loc[1:], "target"), error.reason) from error
+        if not isinstance(answer, Labelled):
+            raise TypeError("labels are answered with those that nothing waits for")
+        return answer
+
+    async def events(self, stream: str, after: str | None = None, limit: int = 100) -> tuple[Events, str | None]:
+        """Events oldest first, after the id ``after``; and the cursor of the next page. Raises NotFoundError."""
+        self._check_ready()
+
+        def read() -> Events:
+            found = self._store.get(stream)
+            if found is None:
+                raise _unknown(stream)
+            return [event_of(stream, event) for event in self._store.events(found[0], int(after or 0), limit + 1)]
+
+        events = await self._threads.load(read)
+        return events[:limit], events[limit - 1].id if len(events) > limit else None
+
+    # --- inside ---
+
+    def _check_ready(self) -> None:
+        if not self._ready:
+            raise UnavailableError("The service is starting or stopping: repeat the request in a second.")
+
+    async def _learn(self, stream: str, given: Rows | Labels | None) -> Learned:
+        self._check_ready()
+        for _ in range(ATTEMPTS):
+            hot = await self._hot.acquire(stream)
+            answer = await self._hot.queue(hot, self._learner, Work(hot, given))
+            if isinstance(answer, Learned):
+                return answer
+        raise UnavailableError(f"Stream {stream} is being changed by others: repeat the request.")
+
+    async def _commit(self, *operations: Operation) -> Answers:
+        return await asyncio.shield(self._writer.put(operations))
+
+    async def _write(self, groups: Groups) -> Sequence[Answers | Exception]:
+        """One transaction for all that is waiting."""
+        operations = [operation for group in groups for operation in group]
+        answers = iter(await self._threads.write(lambda: self._store.write(operations)))
+        return [[next(answers) for _ in group] for group in groups]
+
+    async def _purge(self) -> None:
+        while await self._threads.write(self._store.purge):
+            pass
+
+    async def _check_config(self, model: str, version: int, config: Mapping[str, Any]) -> None:
+        def check() -> None:
+            self._engines.give_back(self._engines.lease(model, version, config))
+
+        if config:
+            await self._threads.load(check)
+
+    async def _configure(
+        self, record: StreamRecord, config: Mapping[str, Any] | None, metadata: Mapping[str, Any] | None
+    ) -> bool:
+        """Give a stream other settings; false if it changed meanwhile."""
+        config = record.config if config is None else config
+        metadata = record.metadata if metadata is None else metadata
+        if same_settings(record, config, metadata):
+            return True
+        await self._check_config(record.model, record.model_version, config)
+        async with self._hot.hold(record.stream, save=True):
+            operation = await self._threads.load(
+                lambda: configured(
+                    self._store,
+                    self._engines,
+                    record.stream,
+                    config=config,
+                    metadata=metadata,
+                    retained_rows=self._settings.retained_rows,
+                    now=self._clock(),
+                )
+            )
+            return operation is not None and isinstance((await self._commit(operation))[0], Done)
+
+    async def _info(self, record: StreamRecord, snapshot: Snapshot | None) -> StreamInfo:
+        """A stream that was read from the store; it is loaded only where its snapshot is behind."""
+        if record.stream_version == 0:
+            return info_of(record, FRESH)
+        if snapshot is not None and snapshot.revision == record.stream_version:
+            return info_of(record, dict(snapshot.status))
+        hot = await self._hot.acquire(record.stream)
+        try:
+            return await self._hot_info(hot)
+        finally:
+            self._hot.release(hot)
+
+    async def _hot_info(self, hot: Hot) -> StreamInfo:
+        return await self._threads.serve(lambda: info_of(hot.record, summary(hot.lease.engine.status(hot.slot))))
+
+
+def _unknown(stream: str) -> NotFoundError:
+    return NotFoundError(f"There is no stream {stream}: create it with PUT first.")

@@ -1,0 +1,39 @@
+"""The service's threads, one of each kind, so that the event loop computes nothing and each kind keeps its order."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Threads:
+    """Four single threads: serving (predictions, and what they read), learning, loading (and reading), writing."""
+
+    def __init__(self) -> None:
+        self._serving = ThreadPoolExecutor(1, "serving")
+        self._learning = ThreadPoolExecutor(1, "learning")
+        self._loading = ThreadPoolExecutor(1, "loading")
+        self._writing = ThreadPoolExecutor(1, "writing")
+
+    async def serve(self, work: Callable[[], T]) -> T:
+        """Run in the serving thread: predictions, and every change of what is served."""
+        return await asyncio.get_running_loop().run_in_executor(self._serving, work)
+
+    async def learn(self, work: Callable[[], T]) -> T:
+        """Run in the learning thread: the numerics of feedback."""
+        return await asyncio.get_running_loop().run_in_executor(self._learning, work)
+
+    async def load(self, work: Callable[[], T]) -> T:
+        """Run in the loading thread: reads from the store, and replays."""
+        return await asyncio.get_running_loop().run_in_executor(self._loading, work)
+
+    async def write(self, work: Callable[[], T]) -> T:
+        """Run in the writing thread: commits."""
+        return await asyncio.get_running_loop().run_in_executor(self._writing, work)
+
+    def close(self) -> None:
+        """End the threads, once what they do is done."""
+        for executor in (self._serving, self._learning, self._loading, self._writing):
+            executor.shutdown()
