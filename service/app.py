@@ -1,0 +1,91 @@
+"""The composition root: settings in, application out. Nothing happens at import."""
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from models import BundleError, Model, read_bundle, use_threads
+from service import problems
+from service.config import Settings
+from service.errors import ConfigurationError
+from service.middleware import RequestMiddleware
+from service.openapi import describe
+from service.routes import ROUTERS, methods_at
+from service.routes.context import Context
+from service.store import STORES
+from service.streams import Streams
+
+
+def create_app(
+    settings: Settings, *, streams: Streams | None = None, clock: Callable[[], float] = time.time
+) -> FastAPI:
+    """Build the application.
+
+    Args:
+        settings: Everything that can be set.
+        streams: The streams to serve; made from ``settings`` if left out. They are started and closed with the
+            application's lifespan either way.
+        clock: Seconds since 1970.
+
+    Raises:
+        ConfigurationError: A model file or the data directory cannot be used.
+    """
+    use_threads(settings.threads)
+    context = Context(settings, make_streams(settings, clock) if streams is None else streams)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        try:
+            await context.streams.start()
+            yield
+        finally:
+            context.draining = True
+            await context.streams.close()
+
+    app = FastAPI(
+        title="acclimate",
+        version=version("acclimate"),
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.context = context
+    problems.register(app, methods_at)
+    app.add_middleware(RequestMiddleware)
+    for router in ROUTERS:
+        app.include_router(router)
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    return app
+
+
+def make_streams(settings: Settings, clock: Callable[[], float]) -> Streams:
+    """The streams over the embedded store, with the models of the settings or those that ship."""
+    models = read_models(settings.models) if settings.models else read_shipped()
+    return Streams(settings, STORES["sqlite"](settings.data_dir), models, clock, activate=settings.activate)
+
+
+def read_models(paths: Mapping[str, Path]) -> dict[str, Model]:
+    """Bundles by name.
+
+    Raises:
+        ConfigurationError: A file is not there, or is not a bundle that this version reads.
+    """
+    loaded = {}
+    for name, path in paths.items():
+        try:
+            loaded[name] = read_bundle(path)
+        except BundleError as error:
+            raise ConfigurationError(f"model {name}: {error}") from None
+    return loaded
+
+
+def read_shipped() -> dict[str, Model]:
+    """The models that ship with the project, each under its file's name."""
+    with as_file(files("models") / "shipped") as directory:
+        return read_models({path.stem: path for path in sorted(directory.glob("*.safetensors"))})

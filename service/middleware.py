@@ -1,0 +1,65 @@
+"""Around every request: an id, a log line, and a problem where something broke."""
+
+import time
+from secrets import token_hex
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import ServiceError
+from service.problems import problem
+from service.schemas import is_id
+
+_QUIET = frozenset({"/livez", "/readyz"})
+_CLIENT_CLOSED = 499
+_log = structlog.get_logger("acclimate.http")
+
+
+class RequestMiddleware:
+    """Gives each request an id (the client's ``X-Request-Id`` if it is one), answers with it, and logs one line."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; anything unforeseen becomes a 500 that says nothing about the inside."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 0
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if is_id(given) else token_hex(16)
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self.app(scope, receive, send_with_id)
+            except ClientDisconnect:
+                status = _CLIENT_CLOSED
+            except Exception as error:
+                _log.error("failed", exc_info=error, **_subject(scope))
+                if status:
+                    raise
+                failure = ServiceError("Something broke on our side; the log has it under this answer's X-Request-Id.")
+                await problem(failure, scope)(scope, receive, send_with_id)
+            finally:
+                if scope["path"] not in _QUIET:
+                    duration_ms = round((time.perf_counter() - started) * 1e3, 2)
+                    _log.info("request", status=status, duration_ms=duration_ms, **_subject(scope))
+
+
+def _subject(scope: Scope) -> dict[str, str]:
+    """What a request was about: the route, not the path, and the stream; never a value."""
+    subject = {"method": scope["method"], "route": getattr(scope.get("route"), "path", "-")}
+    stream = scope.get("path_params", {}).get("stream", "")
+    if is_id(stream):
+        subject["stream"] = stream
+    return subject

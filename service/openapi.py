@@ -1,0 +1,91 @@
+"""The OpenAPI description: what FastAPI derives from the routes, with our bodies and our one shape of error."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from service.errors import (
+    ConflictError,
+    InvalidError,
+    MalformedError,
+    NotFoundError,
+    SaturatedError,
+    ServiceError,
+    StoreFullError,
+    TooLargeError,
+    UnavailableError,
+    UnsupportedMediaTypeError,
+)
+from service.problems import ERRORS, MEDIA_TYPE, component
+from service.routes.describe import BODIES
+from service.schemas import InvalidProblem, Problem
+
+DESCRIPTION = """\
+Each **stream** is one client's sequence of labelled rows. It starts from a model's meta-trained initialization, and
+every batch of **feedback** is predicted, scored, checked for drift and then learned. An answer 200 to feedback means
+that the batch is committed and synced. Where labels come late, **predict** with `ids` keeps the rows, and **labels**
+teaches them when they are known. Errors are `application/problem+json` (RFC 9457) on every route.
+"""
+_REF = "#/components/schemas/{model}"
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The description of ``app``, made once."""
+    if app.openapi_schema is None:
+        app.openapi_schema = _build(app)
+    return app.openapi_schema
+
+
+def _build(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes)
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    described = [(model, "validation") for model in (*BODIES, Problem, InvalidProblem)]
+    schemas.update(models_json_schema(described, ref_template=_REF)[1]["$defs"])  # type: ignore[arg-type]  # a literal
+    _flatten_learned(schemas)
+    components["responses"] = {component(error): _response(error) for error in ERRORS}
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            _state_errors(path, method, operation)
+    return document
+
+
+def _flatten_learned(schemas: dict[str, Any]) -> None:
+    """On the wire the predictions that ``?return=predictions`` adds stand beside the other fields."""
+    made = schemas.pop("Made", {"properties": {}})
+    for name in ("Learned", "Labelled"):
+        schemas[name]["properties"].pop("made", None)
+    schemas["Learned"]["properties"].update(made["properties"])
+
+
+def _response(error: type[ServiceError]) -> dict[str, Any]:
+    schema = {"$ref": _REF.format(model="InvalidProblem" if error is InvalidError else "Problem")}
+    described: dict[str, Any] = {
+        "description": (error.__doc__ or error.title).splitlines()[0],
+        "content": {MEDIA_TYPE: {"schema": schema}},
+    }
+    if error in {SaturatedError, UnavailableError}:
+        described["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
+    return described
+
+
+def _state_errors(path: str, method: str, operation: dict[str, Any]) -> None:
+    """List the errors that an operation can answer, by what it takes and does."""
+    errors: set[type[ServiceError]] = {ServiceError}
+    if path != "/livez":
+        errors.add(UnavailableError)
+    if operation.get("parameters"):
+        errors |= {InvalidError, MalformedError}
+    if "{" in path:
+        errors.add(NotFoundError)
+    if "requestBody" in operation:
+        errors |= {MalformedError, TooLargeError, UnsupportedMediaTypeError, InvalidError, SaturatedError}
+    if method != "get" and path.startswith("/v1/streams/"):
+        errors |= {ConflictError, SaturatedError, StoreFullError}
+    operation["responses"].pop("422", None)
+    stated = {str(error.status): {"$ref": f"#/components/responses/{component(error)}"} for error in errors}
+    operation["responses"].update(dict(sorted(stated.items())))

@@ -1,0 +1,122 @@
+"""The one shape of an error on the wire: ``application/problem+json`` (RFC 9457)."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+from urllib.parse import quote
+
+import orjson
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Scope
+
+from models import InputError
+from service.errors import (
+    ConflictError,
+    InvalidError,
+    MalformedError,
+    MethodNotAllowedError,
+    NotFoundError,
+    SaturatedError,
+    ServiceError,
+    StoreFullError,
+    TooLargeError,
+    UnavailableError,
+    UnsupportedMediaTypeError,
+)
+
+_log = structlog.get_logger("acclimate.http")
+MEDIA_TYPE = "application/problem+json"
+
+
+ERRORS: tuple[type[ServiceError], ...] = (
+    MalformedError,
+    NotFoundError,
+    MethodNotAllowedError,
+    ConflictError,
+    TooLargeError,
+    UnsupportedMediaTypeError,
+    InvalidError,
+    SaturatedError,
+    ServiceError,
+    UnavailableError,
+    StoreFullError,
+)
+"""Every error that a client may see, by status."""
+_BY_STATUS = {error.status: error for error in ERRORS}
+
+
+def component(error: type[ServiceError]) -> str:
+    """Name of an error's response in the OpenAPI description; a subclass shares its parent's.
+
+    Example:
+        >>> component(NotFoundError)
+        'NotFound'
+    """
+    listed = _BY_STATUS[error.status]
+    return "Internal" if listed is ServiceError else listed.__name__.removesuffix("Error")
+
+
+def problem(error: ServiceError, scope: Scope, headers: Mapping[str, str] | None = None) -> Response:
+    """The answer for an error.
+
+    ``type`` refers to the error's entry in the OpenAPI description, ``instance`` is the path that was asked for; what
+    happened there is in the log under the answer's ``X-Request-Id``.
+    """
+    body: dict[str, Any] = {
+        "type": f"/openapi.json#/components/responses/{component(type(error))}",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "instance": quote(scope.get("path", "/"), safe="/:@!$&'()*+,;=~"),
+    }
+    if error.status == InvalidError.status:
+        body["errors"] = [{"loc": list(loc), "msg": msg} for loc, msg in error.errors]
+    answer = Response(orjson.dumps(body), error.status, headers, MEDIA_TYPE)
+    if error.retry_after_s is not None:
+        answer.headers["Retry-After"] = str(error.retry_after_s)
+    return answer
+
+
+def register(app: FastAPI, methods_at: Callable[[str], Iterable[str]]) -> None:
+    """Make every error of ``app`` a problem, those of the framework too.
+
+    Args:
+        app: The application.
+        methods_at: The methods that a path takes; the framework knows those of one route only.
+    """
+
+    async def _http_exception(request: Request, error: Exception) -> Response:
+        raised = cast("HTTPException", error)
+        if raised.status_code == MethodNotAllowedError.status:
+            allow = ", ".join(sorted(methods_at(request.scope["path"]))) or "GET"
+            refusal = MethodNotAllowedError(f"This path does not take {request.method}, it takes {allow}.")
+            return problem(refusal, request.scope, {"Allow": allow})
+        if raised.status_code == NotFoundError.status:
+            return problem(NotFoundError("There is nothing under this path: /docs lists every path."), request.scope)
+        kind = _BY_STATUS.get(raised.status_code, ServiceError)
+        return problem(kind(f"{kind.title}."), request.scope, raised.headers)
+
+    app.add_exception_handler(ServiceError, _service_error)
+    app.add_exception_handler(InputError, _input_error)
+    app.add_exception_handler(RequestValidationError, _parameter_error)
+    app.add_exception_handler(HTTPException, _http_exception)
+
+
+async def _service_error(request: Request, error: Exception) -> Response:
+    raised = cast("ServiceError", error)
+    if raised.status >= ServiceError.status:
+        _log.warning("unavailable", detail=raised.detail, exc_info=raised.__cause__)
+    return problem(raised, request.scope)
+
+
+async def _input_error(request: Request, error: Exception) -> Response:
+    refused = cast("InputError", error)
+    return problem(InvalidError.at(refused.loc, refused.reason), request.scope)
+
+
+async def _parameter_error(request: Request, error: Exception) -> Response:
+    return problem(InvalidError.from_fields(cast("RequestValidationError", error).errors()), request.scope)

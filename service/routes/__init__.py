@@ -1,0 +1,29 @@
+"""HTTP routes: one small file a resource, and the table of them."""
+
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
+
+from service.routes import events, feedback, health, labels, limits, models, predict, streams
+
+ROUTERS: tuple[APIRouter, ...] = (
+    predict.router,
+    feedback.router,
+    labels.router,
+    limits.router,
+    models.router,
+    streams.router,
+    events.router,
+    health.router,
+)
+"""Every resource that is served. They are tried in this order, so the busiest come first."""
+
+
+def methods_at(path: str) -> set[str]:
+    """The methods that a path takes, over all routes.
+
+    Example:
+        >>> sorted(methods_at("/v1/streams/s1"))
+        ['DELETE', 'GET', 'PUT']
+    """
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    return {method for route in routes if route.path_regex.match(path) for method in route.methods or ()}

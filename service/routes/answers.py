@@ -1,0 +1,40 @@
+"""Answers: encoded once, by orjson, straight from the service's values."""
+
+from dataclasses import fields
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+from service.types import Learned, Made, Predicted
+
+_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_SERIALIZE_NUMPY
+
+
+def answer(value: Any, status: int = 200) -> Response:
+    """``value`` as JSON; dataclasses become objects, times RFC 3339 in UTC."""
+    return Response(orjson.dumps(value, option=_OPTIONS), status, media_type="application/json")
+
+
+def page(items: list[Any], next_cursor: str | None) -> Response:
+    """A list answer."""
+    return answer({"items": items, "next_cursor": next_cursor})
+
+
+def predicted(value: Predicted) -> Response:
+    """A predict answer, without the fields that do not apply to the task."""
+    stated = {"stream": value.stream, "model": value.model}
+    return answer(stated | _present(value))
+
+
+def learned(value: Learned, *, with_predictions: bool) -> Response:
+    """A feedback answer, with the predictions made before learning if they were asked for."""
+    body = {field.name: getattr(value, field.name) for field in fields(value) if field.name != "made"}
+    if with_predictions and value.made is not None:
+        body |= _present(value.made)
+    return answer(body)
+
+
+def _present(value: Predicted | Made) -> dict[str, Any]:
+    pairs = ((field.name, getattr(value, field.name)) for field in fields(value))
+    return {name: item for name, item in pairs if item is not None}

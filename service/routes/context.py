@@ -1,0 +1,98 @@
+"""What every route works with, and the parameters that several of them share."""
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Annotated, Any, cast
+
+from fastapi import Depends, Header, Path, Query, Request
+from fastapi.routing import APIRoute
+from starlette.responses import Response
+
+from service.config import Settings
+from service.errors import InvalidError, MalformedError
+from service.schemas import ID_PATTERN, ID_RULE, is_id
+from service.streams import Streams
+
+PAGE_ITEMS = 100
+"""Items of a page whose limit is left out."""
+
+
+@dataclass
+class Context:
+    """The running service.
+
+    Attributes:
+        settings: What it was started with.
+        streams: The streams that it serves.
+        draining: Whether it was told to stop: it still answers, but is no longer ready.
+    """
+
+    settings: Settings
+    streams: Streams
+    draining: bool = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether new clients may be sent here."""
+        return self.streams.ready and not self.draining
+
+
+async def _context(request: Request) -> Context:
+    return cast("Context", request.app.state.context)
+
+
+async def _stream_id(
+    stream: Annotated[str, Path(description="Id of the stream.", json_schema_extra={"pattern": ID_PATTERN})],
+    x_stream_id: Annotated[str | None, Header(description="May repeat the stream, for routers.")] = None,
+) -> str:
+    return check_stream(stream, x_stream_id)
+
+
+def check_stream(stream: str, header: str | None) -> str:
+    """The stream of a request.
+
+    Raises:
+        InvalidError: It is no id.
+        MalformedError: The header X-Stream-Id names another one.
+    """
+    if not is_id(stream):
+        raise InvalidError.at(("path", "stream"), ID_RULE)
+    if header is not None and header != stream:
+        raise MalformedError("The header X-Stream-Id names another stream than the path: send the same or none.")
+    return stream
+
+
+Serving = Annotated[Context, Depends(_context)]
+
+
+async def _limit(
+    service: Serving,
+    limit: Annotated[int | None, Query(ge=1, description="Most items of the page, 100 if left out.")] = None,
+) -> int:
+    most = service.settings.page_items_max
+    if limit is not None and limit > most:
+        raise InvalidError.at(("query", "limit"), f"a page has at most {most} items")
+    return min(PAGE_ITEMS, most) if limit is None else limit
+
+
+StreamId = Annotated[str, Depends(_stream_id)]
+ModelName = Annotated[str, Path(pattern=ID_PATTERN, description="Name of a served model.")]
+Limit = Annotated[int, Depends(_limit)]
+
+
+class StreamRoute(APIRoute):
+    """A route of the hot path: described by FastAPI from its signature, called without its parameter machinery.
+
+    That machinery costs more than a prediction. The endpoint takes ``service``, ``stream`` and ``request`` only.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The endpoint, called with the same values that its annotations ask for."""
+        endpoint = self.endpoint
+
+        async def handle(request: Request) -> Response:
+            stream = check_stream(request.path_params["stream"], request.headers.get("x-stream-id"))
+            response: Response = await endpoint(service=request.app.state.context, stream=stream, request=request)
+            return response
+
+        return handle

@@ -1,0 +1,42 @@
+"""Teach a stream: one batch of labelled rows."""
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from service.errors import InvalidError
+from service.json_body import read_json
+from service.routes.answers import learned
+from service.routes.context import Serving, StreamId, StreamRoute
+from service.routes.describe import body_of
+from service.schemas import FeedbackBody, parse_feedback
+from service.types import Learned
+
+router = APIRouter(prefix="/v1/streams/{stream}", tags=["streams"], route_class=StreamRoute)
+RETURN = {
+    "name": "return",
+    "in": "query",
+    "schema": {"type": "string", "enum": ["predictions"]},
+    "description": "Also answer the predictions that were made before learning.",
+}
+
+
+@router.post(
+    "/feedback",
+    summary="Predict, score, detect drift, learn, commit",
+    responses={200: {"model": Learned}},
+    openapi_extra=body_of(FeedbackBody) | {"parameters": [RETURN]},
+)
+async def feedback(service: Serving, stream: StreamId, request: Request) -> Response:
+    """The batch is taken whole or not at all; 200 means that it is committed and synced."""
+    with_predictions = _wants_predictions(request)
+    body = await read_json(request, service.settings.body_bytes_max)
+    asked = parse_feedback(body, service.settings.batch_rows_max)
+    value = await service.streams.feedback(stream, asked.inputs, asked.targets, asked.ids, asked.times)
+    return learned(value, with_predictions=with_predictions)
+
+
+def _wants_predictions(request: Request) -> bool:
+    wanted = request.query_params.get("return")
+    if wanted not in {None, "predictions"}:
+        raise InvalidError.at(("query", "return"), "expected predictions, or no such parameter")
+    return wanted is not None
