@@ -1,0 +1,327 @@
+"""The command ``acclimate``: options, help and exit codes; what commands do is in ``service.commands``.
+
+Exit codes: 0 done, 1 failed with one line on stderr, 2 wrong usage.
+"""
+
+import re
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from models import ModelsError, read_bundle
+from service.commands import evaluate as evaluate_command
+from service.commands import inspect as inspect_command
+from service.commands import replay as replay_command
+from service.commands import serve as serve_command
+from service.commands import train as train_command
+from service.commands.console import CommandError, err
+from service.commands.data import table_for_model, table_for_served
+from service.errors import ConfigurationError
+from service.playback import PlaybackError, describe_model
+from service.schemas import ID_PATTERN
+
+
+class _Commands(TyperGroup):
+    """Failures of all commands become one line here."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ModelsError, ConfigurationError, CommandError, PlaybackError) as error:
+            _fail(str(error))
+        except Exception as error:
+            if type(error).__module__.startswith("typer"):
+                raise  # its own ways out: usage, exit, abort
+            _fail(f"unexpected {type(error).__name__}: {error}; this is a bug, please report it")
+
+
+def _fail(message: str) -> None:
+    err.print(f"acclimate: {' '.join(message.split())}", soft_wrap=True, markup=False)
+    raise typer.Exit(1)
+
+
+app = typer.Typer(
+    name="acclimate",
+    cls=_Commands,
+    help="Online adaptation: a meta-trained start, adapted per client stream as labels arrive.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Task(StrEnum):
+    """What is predicted."""
+
+    regression = "regression"
+    classification = "classification"
+
+
+def _fractions(text: str | None) -> str | None:
+    if text is not None and not re.fullmatch(r"(\d*\.?\d*):(\d*\.?\d*)", text):
+        raise typer.BadParameter(f"{text!r} is not a range of fractions like 0:0.3 or 0.3:")
+    return text
+
+
+def _lag_target(text: str) -> str:
+    if text != "auto" and not text.isdecimal():
+        raise typer.BadParameter(f"{text!r} is neither auto nor a number of labels")
+    return text
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _one_of(first: tuple[str, object], second: tuple[str, object]) -> None:
+    if first[1] is not None and second[1] is not None:
+        raise typer.BadParameter(f"state either {first[0]} or {second[0]}, not both")
+
+
+Files = Annotated[
+    list[Path], typer.Option("--data", metavar="FILE…", help="CSV, CSV.gz or Parquet files, read as one table.")
+]
+MoreFiles = Annotated[list[Path] | None, typer.Argument(hidden=True, help="Further files after --data.")]
+Bundle = Annotated[Path, typer.Argument(metavar="MODEL", help="Model bundle (.safetensors).")]
+StreamColumn = Annotated[
+    str | None,
+    typer.Option(help="Column that names each row's stream (default: the model's, else a column called stream)."),
+]
+TimeColumn = Annotated[
+    str | None, typer.Option(help="Column to order rows by (default: the model's, else a column called t or time).")
+]
+Batch = Annotated[int, typer.Option(min=1, max=10_000, help="Rows of a batch: consecutive rows of one stream.")]
+Delay = Annotated[
+    int, typer.Option(min=0, help="Rows of the file after which a label is known; 0: before the next row.")
+]
+ScoreRows = Annotated[
+    str | None,
+    typer.Option(
+        callback=_fractions,
+        metavar="FROM:TO",
+        help="Score this part of the rows in time order, as 0.3: (default: all).",
+    ),
+]
+ScoreStreams = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Score the streams named in FILE (JSON list or text) (default: all)."),
+]
+Device = Annotated[str, typer.Option(help="Torch device.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+
+
+@app.command()
+def train(  # typer reads the help from the declarations
+    data: Annotated[
+        list[Path] | None,
+        typer.Option("--data", metavar="FILE…", help="CSV, CSV.gz or Parquet files, read as one table."),
+    ] = None,
+    more: MoreFiles = None,
+    target: Annotated[str | None, typer.Option(help="Column to predict.")] = None,
+    stream_column: Annotated[
+        str | None, typer.Option(help="Column that names each row's stream (default: all rows are one stream).")
+    ] = None,
+    time_column: Annotated[
+        str | None, typer.Option(help="Column to order rows by (default: the order of the file).")
+    ] = None,
+    task: Annotated[
+        Task | None, typer.Option(help="What is predicted (default: classes for text and few integers, else numbers).")
+    ] = None,
+    features: Annotated[
+        str | None, typer.Option(metavar="A,B,…", help="Input columns (default: all that have no other role).")
+    ] = None,
+    lag_target: Annotated[
+        str, typer.Option(callback=_lag_target, metavar="auto|K", help="Last known labels that become inputs.")
+    ] = "auto",
+    delay: Delay = 0,
+    rows: Annotated[
+        str | None,
+        typer.Option(callback=_fractions, metavar="FROM:TO", help="Train on this part in time order (default: all)."),
+    ] = None,
+    streams: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Train on the streams named in FILE (default: all).")
+    ] = None,
+    tasks: Annotated[str | None, typer.Option(help="A built-in task family instead of --data: sinusoid.")] = None,
+    algorithm: Annotated[
+        str, typer.Option(metavar="NAME|auto", help="Learner; auto chooses by meta-validation.")
+    ] = "auto",
+    budget: Annotated[float, typer.Option(min=0.01, metavar="MIN", help="Time to train, minutes.")] = 5.0,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Bundle to write.")] = Path("model.safetensors"),
+) -> None:
+    """Meta-train on data or on a task family, and write one bundle. Ctrl-C leaves the best so far."""
+    _one_of(("--data", data), ("--tasks", tasks))
+    _one_of(("--rows", rows), ("--streams", streams))
+    settings = train_command.settings(
+        task=task.value if task else None,
+        lag_target="auto" if lag_target == "auto" else int(lag_target),
+        delay=delay,
+        algorithm=algorithm,
+        budget_minutes=budget,
+        seed=seed,
+        device=device,
+    )
+    if tasks is not None:
+        train_command.run_tasks(tasks, settings, out)
+        return
+    if data is None or target is None:
+        raise typer.BadParameter("state --data FILE and --target COLUMN, or --tasks FAMILY")
+    train_command.run_table(
+        [*data, *(more or [])],
+        settings,
+        out,
+        target=target,
+        stream_column=stream_column,
+        time_column=time_column,
+        features=_names(features),
+        rows=rows,
+        streams=streams,
+    )
+
+
+@app.command()
+def evaluate(
+    model: Bundle,
+    data: Files,
+    more: MoreFiles = None,
+    batch: Batch = 1,
+    delay: Delay = 0,
+    score_rows: ScoreRows = None,
+    score_streams: ScoreStreams = None,
+    stream_column: StreamColumn = None,
+    time_column: TimeColumn = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Run online SGD without meta-learning on the same rows, too.")
+    ] = False,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    json: Annotated[Path | None, typer.Option(metavar="OUT", help="Write all figures as JSON.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="OUT.png", help="Write a plot of rolling scores with drift marks.")
+    ] = None,
+) -> None:
+    """Test then train on a file, offline, through the engine that the server uses. Runs everything, scores the part."""
+    _one_of(("--score-rows", score_rows), ("--score-streams", score_streams))
+    bundle = read_bundle(model)
+    table = table_for_model(bundle.spec, [*data, *(more or [])], stream_column, time_column)
+    evaluate_command.run(
+        bundle,
+        table,
+        batch=batch,
+        delay=delay,
+        rows=score_rows,
+        streams=score_streams,
+        compare=compare,
+        seed=seed,
+        device=device,
+        json_file=json,
+        plot_file=plot,
+    )
+
+
+@app.command(epilog=serve_command.settings_help())
+def serve(
+    host: Annotated[
+        str | None,
+        typer.Option(envvar="ACCLIMATE_HOST", show_envvar=True, help="Address to listen on (default: 127.0.0.1)."),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(envvar="ACCLIMATE_PORT", min=0, max=65_535, help="Port; 0 takes a free one (default: 8000)."),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="ACCLIMATE_DATA_DIR", metavar="DIR", help="Directory of the store (default: acclimate-data)."
+        ),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE", help="Model to serve, env var ACCLIMATE_MODEL; repeatable (default: those that ship)."
+        ),
+    ] = None,
+    activate: Annotated[
+        bool | None,
+        typer.Option(
+            "--activate",
+            envvar="ACCLIMATE_ACTIVATE",
+            help="Make a changed FILE under a known NAME the active version; it is added either way (default: off).",
+        ),
+    ] = None,
+    device: Annotated[str | None, typer.Option(envvar="ACCLIMATE_DEVICE", help="Torch device (default: cpu).")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(envvar="ACCLIMATE_THREADS", min=1, help="Threads of one numerical operation (default: 1)."),
+    ] = None,
+    log_level: Annotated[
+        str | None,
+        typer.Option(envvar="ACCLIMATE_LOG_LEVEL", help="debug, info, warning or error (default: info)."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, metavar="N", help="Worker processes; this version runs one.")] = 1,
+) -> None:
+    """Start the service on the embedded store."""
+    if workers > 1:
+        raise CommandError(f"{workers} workers are not possible in this version; start it with --workers 1")
+    models = {}
+    for text in model or ():
+        name, _, file = text.partition("=")
+        if not file or not re.fullmatch(ID_PATTERN, name):
+            raise typer.BadParameter(f"--model {text!r}: write NAME=FILE, the name of letters, digits and . _ : -")
+        models[name] = Path(file)
+    serve_command.run(
+        host=host,
+        port=port,
+        data_dir=data_dir,
+        models=models or None,
+        activate=activate,
+        device=device,
+        threads=threads,
+        log_level=log_level,
+    )
+
+
+@app.command()
+def replay(
+    data: Files,
+    url: Annotated[str, typer.Option(metavar="URL", help="A running server, as http://127.0.0.1:8000.")],
+    model: Annotated[str, typer.Option(metavar="NAME", help="Model to bind the streams to.")],
+    more: MoreFiles = None,
+    batch: Batch = 1,
+    delay: Delay = 0,
+    score_rows: ScoreRows = None,
+    score_streams: ScoreStreams = None,
+    rate: Annotated[
+        float, typer.Option(min=0.0, metavar="R", help="Rows of the file a second; 0 is as fast as it goes.")
+    ] = 0.0,
+    target: Annotated[
+        str | None, typer.Option(help="Column of the labels (default: the model's, else target, label or y).")
+    ] = None,
+    stream_column: StreamColumn = None,
+    time_column: TimeColumn = None,
+) -> None:
+    """Play a data file into a running server; the same score as evaluate, against the frozen start."""
+    _one_of(("--score-rows", score_rows), ("--score-streams", score_streams))
+    served = describe_model(url, model)
+    table = table_for_served(served, [*data, *(more or [])], target, stream_column, time_column)
+    replay_command.run(url, served, table, batch=batch, delay=delay, rate=rate, rows=score_rows, streams=score_streams)
+
+
+@app.command()
+def inspect(model: Bundle) -> None:
+    """Show what a bundle holds: task, features, experts, detector, provenance, tensors."""
+    inspect_command.run(read_bundle(model))
+
+
+def main() -> None:
+    """Entry point of the command ``acclimate``."""
+    sys.exit(app())
+
+
+if __name__ == "__main__":
+    main()
