@@ -92,8 +92,8 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         ),
         "bayes_head": Method(
             "Bayesian head, ALPaCA's protocol", "bayes_head",
-            {"hidden": (128, 128, 32), "skip": False, "tau_rows": (NEVER_FORGET_ROWS,),
-             "challenger_tau_rows": NEVER_FORGET_ROWS},
+            {"hidden": (128, 128, 32), "skip": False, "full_prior": True,
+             "tau_rows": (NEVER_FORGET_ROWS,), "challenger_tau_rows": NEVER_FORGET_ROWS},
             SinusoidEpisodes(Sinusoid(noise_std=math.sqrt(0.05)), tasks=40, support=(0, 20), query=20),
             {"iterations": 2_500, "outer_lr": 5e-3, "schedule": "halving"},
             "shots", (0, 1, 2, 5, 10, 20), {5: 0.04, 10: 0.02, 20: 0.01},

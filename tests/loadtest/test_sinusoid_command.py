@@ -23,3 +23,14 @@ def test_command_prints_writes_and_draws(tmp_path: Path, capsys: pytest.CaptureF
         assert found[name]["finite"]
         assert found[name]["targets"].keys() <= found[name]["mse"].keys()
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_documented_figures_are_the_measured_ones() -> None:
+    """The page shows every mean and interval of the committed JSON, and they reach the targets."""
+    docs = Path(__file__).parents[2] / "docs"
+    page = (docs / "benchmarks.md").read_text("utf-8")
+    for found in json.loads((docs / "benchmarks" / "sinusoid.json").read_text("utf-8"))["methods"].values():
+        cells = [f"{figure['mean']:.3f} ± {figure['interval_95']:.3f}" for figure in found["mse"].values()]
+        assert f"| {found['title']} | {' | '.join(cells)} |" in page
+        assert found["missed"] == []
+        assert found["share_of_iterations"] == 1.0

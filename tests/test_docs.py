@@ -1,0 +1,91 @@
+"""Documentation is under test: what it names exists, and its example runs and answers as printed."""
+
+import asyncio
+import json
+import re
+import shlex
+from pathlib import Path
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from models.detectors import DETECTORS
+from models.learners import LEARNERS
+from service.app import create_app
+from service.cli import app as commands
+from service.config import Settings
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "data/README.md"]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_to_files_lead_somewhere(document: Path) -> None:
+    """Every relative link of a document is a file of the project."""
+    links = re.findall(r"\]\(([^)#]+)\)", document.read_text("utf-8"))
+    missing = [link for link in links if "://" not in link and not (document.parent / link).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_make_targets_named_exist(document: Path) -> None:
+    """Every `make X` of a document is a target."""
+    targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", document.read_text("utf-8"), re.MULTILINE))
+    assert named <= targets
+
+
+def test_folders_of_the_map_exist() -> None:
+    """The README's map shows the house as it is."""
+    folders = re.findall(r"^\| `([a-z]+/)` \|", README, re.MULTILINE)
+    assert folders
+    assert [folder for folder in folders if not (ROOT / folder).is_dir()] == []
+
+
+def test_every_learner_and_detector_is_named() -> None:
+    """Nobody has to read the code to find out what there is."""
+    assert [name for name in (*LEARNERS, *DETECTORS) if f"`{name}`" not in README] == []
+
+
+def test_options_of_the_example_commands_exist() -> None:
+    """Each `acclimate` line of the README uses options that the command has."""
+    lines = re.findall(r"^\.venv/bin/acclimate (\w+) (.*)$", README, re.MULTILINE)
+    assert {command for command, _ in lines} == {"train", "evaluate", "serve", "replay"}
+    for command, rest in lines:
+        text = CliRunner().invoke(commands, [command, "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
+        text = re.sub(r"\x1b\[[0-9;]*m", "", text)
+        assert [option for option in re.findall(r"--[a-z-]+", rest) if option not in text] == []
+
+
+def test_the_first_example_answers_as_printed(tmp_path: Path) -> None:
+    """The README's three requests against the shipped model give the README's reply."""
+    calls = re.findall(r"^curl -X (\w+) +(.*(?:\n +.*)*)", README, re.MULTILINE)
+    printed = json.loads(re.findall(r"```json\n(.*?)```", README, re.DOTALL)[0])
+    responses = asyncio.run(answers(tmp_path, calls))
+    assert [response.status_code for response in responses] == [201, 200, 200]
+    reply = responses[-1].json()
+    assert reply.keys() == printed.keys()
+    assert reply["predictions"] == pytest.approx(printed["predictions"], rel=1e-4)
+    assert reply["std"] == pytest.approx(printed["std"], rel=1e-4)
+
+
+async def answers(folder: Path, calls: list[tuple[str, str]]) -> list[httpx.Response]:
+    """The replies to curl commands, from a server with the shipped models."""
+    application = create_app(Settings(data_dir=folder))
+    transport = httpx.ASGITransport(application)
+    found = []
+    async with (
+        application.router.lifespan_context(application),
+        httpx.AsyncClient(transport=transport, base_url="http://localhost:8000") as client,
+    ):
+        for method, rest in calls:
+            words = shlex.split(rest.replace("\\\n", " "))
+            body = words[words.index("-d") + 1]
+            response = await client.request(
+                method, f"http://{words[0]}", content=body, headers={"content-type": "application/json"}
+            )
+            found.append(response)
+    return found
