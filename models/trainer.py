@@ -46,7 +46,7 @@ from models.types import DetectorChoice, Expert, Feature, Lags, ModelSpec, Targe
 ITERATIONS = 600
 """Meta-iterations of the full run."""
 SINUSOID_ITERATIONS = 15_000
-SINUSOID_LR = 2e-3
+SINUSOID_LR = 3e-3
 MILESTONES = (0, 1, 5, 10, 20, 50, 100, 200)
 """Batches learned, at which held-out scores are reported (each up to the next)."""
 
@@ -134,7 +134,7 @@ def train_tasks(family: str, settings: TrainSettings, progress: Follow) -> tuple
     hyper: Mapping[str, object] = (
         {"hidden": (128, 128, 32), "skip": False, "full_prior": True}
         if name == "bayes_head"
-        else {"hidden": (40, 40), "steps": 3}
+        else {"hidden": (40, 40), "steps": 1}
     )
     spec = ModelSpec(
         name="sinusoid",

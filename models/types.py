@@ -91,7 +91,7 @@ class DetectorChoice:
     """An entry of the table DETECTORS and its settings."""
 
     name: str = "llr_cusum"
-    settings: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

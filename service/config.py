@@ -57,6 +57,12 @@ class Settings(BaseSettings):
     drain_seconds: Seconds = Field(default=0.5, description="time between not ready and closing the port, on SIGTERM")
     shutdown_grace_seconds: Seconds = Field(default=20.0, description="time that running requests have to finish")
 
+    @field_validator("port", mode="before")
+    @classmethod
+    def _ignore_service_link(cls, value: Any) -> Any:
+        """Kubernetes sets ``ACCLIMATE_PORT=tcp://…`` in pods beside a service called acclimate: not meant for us."""
+        return cls.model_fields["port"].default if isinstance(value, str) and value.startswith("tcp://") else value
+
     @field_validator("models", mode="before")
     @classmethod
     def _split_models(cls, value: Any) -> Any:

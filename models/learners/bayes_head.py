@@ -143,7 +143,7 @@ class BayesHead:
         mask = batch.mask[:, None]
         post, noise = _Posterior(state["W"], state["P"]), state.get("noise")
         parts = []
-        for start in range(0, batch.mask.shape[1], CHUNK_ROWS):
+        for start in range(0, max(1, batch.mask.shape[1]), CHUNK_ROWS):
             rows = slice(start, start + CHUNK_ROWS)
             post, part = _condition(post, phi[:, :, rows], target[:, :, rows])
             parts.append(part)

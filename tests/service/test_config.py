@@ -67,3 +67,9 @@ def test_loopback_needs_no_keys(host: str) -> None:
 def test_every_setting_is_described() -> None:
     """No setting is without the sentence that the documentation shows."""
     assert not [name for name, field in Settings.model_fields.items() if not field.description]
+
+
+def test_a_port_that_kubernetes_set_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``tcp://…`` is the address of a service, not a port to listen on."""
+    monkeypatch.setenv("ACCLIMATE_PORT", "tcp://10.0.0.7:8000")
+    assert load_settings(data_dir=Path("unused")).port == 8000

@@ -205,3 +205,14 @@ def test_covariance_stays_sound_in_float32_over_many_rows() -> None:
     torch.testing.assert_close(single, double, rtol=1e-2, atol=1e-3)
     torch.testing.assert_close(single, single.mT, rtol=0, atol=1e-5)
     assert float(torch.linalg.eigvalsh(single).min()) > 0
+
+
+def test_a_batch_of_no_rows_changes_nothing() -> None:
+    """State bit for bit, evidence zero."""
+    learner = head((50.0,))
+    meta, batch = learned(learner), rows(3)
+    state, _ = learner.update(meta, learner.init(meta, 2), batch, batch)
+    none = Batch(*(values[:, :0] for values in batch))
+    new, evidence = learner.update(meta, state, none, none)
+    assert all(torch.equal(new[name], state[name]) for name in state)
+    assert not evidence.joint.any()

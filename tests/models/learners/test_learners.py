@@ -17,6 +17,11 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "meta_sgd": {"hidden": (16, 16), "inner_lr": 0.05},
 }
 """Hyper-parameters that keep the examination short."""
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "bayes_head": {"hidden": (16, 8), "full_prior": True, "skip": False},
+    "maml": {"hidden": (16, 16), "inner_lr": 0.05, "first_order": True},
+}
+"""Options that change a learner's equations pass it too."""
 
 
 def test_every_learner_is_examined() -> None:
@@ -26,10 +31,10 @@ def test_every_learner_is_examined() -> None:
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("task", OUTPUTS)
-@pytest.mark.parametrize("name", SMALL)
-def test_learner_passes(name: str, task: TaskKind, check: Callable[[Subject], None]) -> None:
+@pytest.mark.parametrize(("name", "given"), [*SMALL.items(), *VARIANTS.items()])
+def test_learner_passes(name: str, given: Mapping[str, Any], task: TaskKind, check: Callable[[Subject], None]) -> None:
     """An entry of the table does what every learner does."""
     outputs = OUTPUTS[task]
-    learner = LEARNERS[name](task=task, inputs=INPUTS, outputs=outputs, **SMALL[name])
+    learner = LEARNERS[name](task=task, inputs=INPUTS, outputs=outputs, **given)
     meta = learner.meta_init(torch.Generator().manual_seed(0))
     check(Subject(learner, task == "classification", outputs, meta))
