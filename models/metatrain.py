@@ -131,7 +131,7 @@ def meta_train(
     fraction = _fraction(0, iterations, 0.0, budget_seconds)
     try:
         while fraction < 1.0:
-            value, gradient = _gradient(learner, theta, layout, source(generator))
+            value, gradient = _gradient(learner, theta, layout, source(generator), fraction)
             if math.isfinite(value) and bool(gradient.isfinite().all()):
                 gradient = gradient.clamp(-gradient_bound, gradient_bound)
                 rate = outer_lr * SCHEDULES[schedule](fraction)
@@ -165,9 +165,11 @@ def _fraction(iteration: int, iterations: int | None, seconds: float, budget_sec
     return min(1.0, max(done / limit if limit > 0 else 1.0 for done, limit in parts if limit is not None))
 
 
-def _gradient(learner: Learner, theta: Tensor, layout: Layout, episode: Episode) -> tuple[float, Tensor]:
+def _gradient(
+    learner: Learner, theta: Tensor, layout: Layout, episode: Episode, progress: float
+) -> tuple[float, Tensor]:
     leaf = theta.detach().requires_grad_()
-    loss = learner.meta_loss(unflatten(leaf, layout), episode)
+    loss = learner.meta_loss(unflatten(leaf, layout), episode, progress)
     (gradient,) = torch.autograd.grad(loss, leaf)
     return float(loss.detach()), gradient
 

@@ -51,14 +51,25 @@ MILESTONES = (0, 1, 5, 10, 20, 50, 100, 200)
 """Batches learned, at which held-out scores are reported (each up to the next)."""
 
 DEFAULTS: Mapping[str, tuple[Mapping[str, object], DetectorChoice]] = {
+    "anil": ({"hidden": (64, 32), "inner_lr": 0.1, "steps": 3, "per_step_rates": True}, DetectorChoice("page_hinkley")),
     "bayes_head": ({"hidden": (64, 32)}, DetectorChoice("llr_cusum")),
+    "cavia": ({"hidden": (64, 32), "inner_lr": 0.5, "steps": 3, "context": 8}, DetectorChoice("page_hinkley")),
     "maml": (
         {"hidden": (64, 32), "inner_lr": 0.05, "steps": 3, "per_step_rates": True},
         DetectorChoice("page_hinkley"),
     ),
+    "matchingnet": ({"hidden": (64, 32)}, DetectorChoice("page_hinkley")),
     "meta_sgd": ({"hidden": (64, 32), "inner_lr": 0.05, "steps": 1}, DetectorChoice("page_hinkley")),
+    "protonet": ({"hidden": (64, 32)}, DetectorChoice("page_hinkley")),
+    "reptile": ({"hidden": (64, 32), "inner_lr": 0.05, "steps": 5}, DetectorChoice("page_hinkley")),
 }
 """Hyper-parameters on tables, and the detector, by learner."""
+SINUSOID_DEFAULTS: Mapping[str, Mapping[str, object]] = {
+    "bayes_head": {"hidden": (128, 128, 32), "skip": False, "full_prior": True},
+    "cavia": {"hidden": (40, 40), "steps": 1, "inner_lr": 1.0},
+    "reptile": {"hidden": (40, 40), "steps": 5, "inner_lr": 0.02},
+}
+"""Hyper-parameters on the sinusoid family, where a learner wants others than MAML's."""
 
 
 def train_table(table: Table, settings: TrainSettings, progress: Follow) -> tuple[Model, TrainingReport]:
@@ -66,9 +77,9 @@ def train_table(table: Table, settings: TrainSettings, progress: Follow) -> tupl
 
     Raises:
         DataError: The table is too small.
-        TrainingError: An unknown learner, or training failed.
+        TrainingError: A learner that is unknown or cannot do the table's task, or training failed.
     """
-    learner = _known("bayes_head" if settings.algorithm == "auto" else settings.algorithm)
+    learner = _known("bayes_head" if settings.algorithm == "auto" else settings.algorithm, table.task)
     split = split_table(table, settings.delay)
     choices: list[str] = []
     try:
@@ -125,17 +136,13 @@ def train_tasks(family: str, settings: TrainSettings, progress: Follow) -> tuple
     """Meta-train a model on a built-in task family: ``sinusoid``, 10 labelled points a task.
 
     Raises:
-        TrainingError: An unknown family or learner.
+        TrainingError: An unknown family, or a learner that is unknown or does not do regression.
     """
     if family != "sinusoid":
         raise TrainingError(f"unknown task family {family!r}; there is sinusoid")
-    name = _known("maml" if settings.algorithm == "auto" else settings.algorithm)
+    name = _known("maml" if settings.algorithm == "auto" else settings.algorithm, "regression")
     tasks = Sinusoid(noise_std=0.0 if name != "bayes_head" else 0.1)
-    hyper: Mapping[str, object] = (
-        {"hidden": (128, 128, 32), "skip": False, "full_prior": True}
-        if name == "bayes_head"
-        else {"hidden": (40, 40), "steps": 1}
-    )
+    hyper = SINUSOID_DEFAULTS.get(name, {"hidden": (40, 40), "steps": 1})
     spec = ModelSpec(
         name="sinusoid",
         task="regression",
@@ -169,9 +176,12 @@ def train_tasks(family: str, settings: TrainSettings, progress: Follow) -> tuple
     return model, TrainingReport("mean squared error", scores, (f"learner {name}",), trained.interrupted)
 
 
-def _known(learner: str) -> str:
+def _known(learner: str, task: TaskKind) -> str:
     if learner not in LEARNERS:
         raise TrainingError(f"unknown algorithm {learner!r}; choose auto or one of {', '.join(LEARNERS)}")
+    if task not in LEARNERS[learner].tasks:
+        able = ", ".join(name for name, kind in LEARNERS.items() if task in kind.tasks)
+        raise TrainingError(f"{learner} does {', '.join(LEARNERS[learner].tasks)} only, not {task}; choose of {able}")
     return learner
 
 

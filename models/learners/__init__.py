@@ -1,20 +1,30 @@
 """Learners: how one expert of a model is meta-trained, adapted and asked. One file each, one interface."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 
-from models.learners.base import Learner
+from models.learners.anil import Anil
+from models.learners.base import Learner, LearnerKind
 from models.learners.bayes_head import BayesHead
+from models.learners.cavia import Cavia
 from models.learners.maml import Maml
+from models.learners.matchingnet import MatchingNet
 from models.learners.meta_sgd import MetaSgd
+from models.learners.protonet import ProtoNet
+from models.learners.reptile import Reptile
 
-LEARNERS: Mapping[str, Callable[..., Learner]] = MappingProxyType(
+LEARNERS: Mapping[str, LearnerKind] = MappingProxyType(
     {
+        "anil": Anil,
         "bayes_head": BayesHead,
+        "cavia": Cavia,
         "maml": Maml,
+        "matchingnet": MatchingNet,
         "meta_sgd": MetaSgd,
+        "protonet": ProtoNet,
+        "reptile": Reptile,
     }
 )
 """Every learner by the name that a bundle gives it."""
 
-__all__ = ["LEARNERS", "Learner"]
+__all__ = ["LEARNERS", "Learner", "LearnerKind"]

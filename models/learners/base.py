@@ -1,11 +1,14 @@
 """The interface that every learner has."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from models.types import Batch, Episode, Evidence, Predictive, Tensors
+from models.types import Batch, Episode, Evidence, Predictive, TaskKind, Tensors
+
+EVERY_TASK: frozenset[TaskKind] = frozenset({"regression", "classification"})
+"""What most learners can do."""
 
 
 class Learner(Protocol):
@@ -78,6 +81,26 @@ class Learner(Protocol):
         """
         ...
 
-    def meta_loss(self, meta: Tensors, episode: Episode) -> Tensor:
-        """Scalar to minimise: loss on the queries after adapting to the supports, mean over tasks."""
+    def meta_loss(self, meta: Tensors, episode: Episode, progress: float = 1.0) -> Tensor:
+        """Scalar to minimise: loss on the queries after adapting to the supports, mean over tasks.
+
+        Args:
+            meta: Learned tensors.
+            episode: Tasks.
+            progress: Fraction of meta-training done, for objectives that move along; 1, the final objective, is what
+                meta-validation judges by.
+        """
+        ...
+
+
+class LearnerKind(Protocol):
+    """An entry of the table LEARNERS: makes learners, and says beforehand of which tasks."""
+
+    @property
+    def tasks(self) -> frozenset[TaskKind]:
+        """Tasks that the learner can do; made for another one it raises ``InputError``."""
+        ...
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Learner:
+        """Make a learner."""
         ...

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from models.learners.base import EVERY_TASK
 from models.losses import cross_entropy, gaussian_nll, masked_mean, masked_sum, track_variance
 from models.networks import Mlp
 from models.types import Batch, Episode, Evidence, Predictive, TaskKind, Tensors
@@ -54,6 +55,8 @@ class BayesHead:
     Reference:
         Harrison, Sharma, Pavone: Meta-learning priors for efficient online Bayesian regression (ALPaCA), 2018.
     """
+
+    tasks: ClassVar[frozenset[TaskKind]] = EVERY_TASK
 
     task: TaskKind
     inputs: int
@@ -178,7 +181,7 @@ class BayesHead:
         new["P"] = torch.cat([torch.where(live, taken.P, P[:, :-1]), torch.where(restart, prior.P, P[:, -1:])], dim=1)
         return new
 
-    def meta_loss(self, meta: Tensors, episode: Episode) -> Tensor:
+    def meta_loss(self, meta: Tensors, episode: Episode, progress: float = 1.0) -> Tensor:
         """Mean loss of the query rows, each given the support and the query rows whose labels are known by then.
 
         With OU weights the labels are a Gaussian process: Cov(y_i, y_j) = σ²(γ^|i-j| φ_iᵀP0φ_j + δ_ij). One Cholesky
@@ -186,6 +189,7 @@ class BayesHead:
         A = L⁻¹(K - I) and w = L⁻¹r, row i given the rows before k has mean m_i + Σ_{j<k} A_ji w_j and variance
         factor v_i = φ_iᵀP0φ_i - Σ_{j<k} A_ji². Tasks take turns over the forgetting times.
         """
+        del progress
         batch = Batch(*(torch.cat([s, q], dim=1) for s, q in zip(episode.support, episode.query, strict=True)))
         phi = self.features(meta, batch.x) * batch.mask[..., None]  # (T, n, d)
         tasks, rows = phi.shape[:2]

@@ -1,29 +1,25 @@
-"""Learners that adapt every weight of a network by a few gradient steps from a meta-learned initialization.
+"""Learners that adapt a network by a few gradient steps from a meta-learned initialization.
 
-What MAML and Meta-SGD share: the inner loop, the noise model, serving and the meta-objective. They differ in the rates.
+What they share: the inner loop, the noise model, serving and the meta-objective. They differ in what the steps move,
+in the rates, and in the gradient of the outer loop.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from models import losses
+from models.learners.base import EVERY_TASK
 from models.networks import Mlp, per_stream
 from models.types import Batch, Episode, Evidence, Predictive, TaskKind, Tensors
 
-_RATE_RANGE = 3.0
 _LEAST_VARIANCE = 1e-6
 _NOISE_PACE = 4.0  # the noise model is fitted at this multiple of the outer rate: short trainings must get there too
 _NORM_FLOOR = 1e-12  # under the square root, whose slope at zero is infinite
-
-
-def bounded_rate(base: float, free: Tensor) -> Tensor:
-    """``base·exp(3·tanh(free/3))``: a learned rate that stays within a factor of e³ ≈ 20 of ``base``."""
-    return base * torch.exp(_RATE_RANGE * torch.tanh(free / _RATE_RANGE))
 
 
 class _Noise(NamedTuple):
@@ -54,6 +50,8 @@ class GradientLearner(ABC):
         gradient_clip: Greatest norm of a stream's inner gradient.
     """
 
+    tasks: ClassVar[frozenset[TaskKind]] = EVERY_TASK
+
     task: TaskKind
     inputs: int
     outputs: int
@@ -77,6 +75,19 @@ class GradientLearner(ABC):
         return Mlp((self.inputs, *self.hidden, self.outputs), activation=self.activation)
 
     @property
+    def fast_names(self) -> tuple[str, ...]:
+        """Tensors that the inner steps move, each stream its own; all others are shared."""
+        return self.network.names
+
+    def start(self, meta: Tensors) -> Tensors:
+        """The tensors ``fast_names`` before the first inner step, without a stream axis."""
+        return {name: meta[name] for name in self.fast_names}
+
+    def apply(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Outputs (S, B, O) for rows ``x`` (S, B, F), given shared and fast tensors together."""
+        return self.network.apply(tensors, x)
+
+    @property
     def members(self) -> int:
         """One live member."""
         return 1
@@ -98,7 +109,7 @@ class GradientLearner(ABC):
 
     @abstractmethod
     def rates(self, meta: Tensors, step: int) -> Mapping[str, Tensor]:
-        """Rate of each tensor of the network at an inner step, broadcastable to the tensor."""
+        """Rate of each fast tensor at an inner step, broadcastable to the tensor."""
 
     @abstractmethod
     def rates_init(self) -> Tensors:
@@ -114,8 +125,9 @@ class GradientLearner(ABC):
         return meta
 
     def init(self, meta: Tensors, streams: int) -> Tensors:
-        """Streams at the initialization: ``rows`` of support, the network's tensors and, for regression, ``noise``."""
-        state = {name: tensor.clone() for name, tensor in per_stream(meta, self.network.names, streams).items()}
+        """Streams at the initialization: ``rows`` of support, the fast tensors and, for regression, ``noise``."""
+        fast = per_stream(self.start(meta), self.fast_names, streams)
+        state = {name: tensor.clone() for name, tensor in fast.items()}
         state["rows"] = torch.zeros(streams, dtype=meta["bias_0"].dtype)
         if self.task == "regression":
             state["noise"] = _noise(meta).noise.expand(streams, -1).clone()
@@ -124,7 +136,8 @@ class GradientLearner(ABC):
     @torch.no_grad()
     def predict(self, meta: Tensors, state: Tensors, x: Tensor) -> Predictive:
         """Predictive distributions of the adapted network, then of the initialization."""
-        outputs = torch.stack([self.network.apply(state, x), self.network.apply(meta, x)], dim=1)  # (S, 2, B, O)
+        live, challenger = self.apply(meta | state, x), self.apply(meta | self.start(meta), x)
+        outputs = torch.stack([live, challenger], dim=1)  # (S, 2, B, O)
         if self.task == "classification":
             return Predictive(torch.log_softmax(outputs, dim=-1), outputs.new_empty(0))
         support = torch.stack([state["rows"], torch.zeros_like(state["rows"])], dim=1)
@@ -147,44 +160,68 @@ class GradientLearner(ABC):
         if not bool(alarm.any()):
             return state
         fresh = self.init(meta, alarm.shape[0]) if since is None else self._fast_state(meta, since)
-        return state | _where(alarm, {name: fresh[name] for name in (*self.network.names, "rows")}, state)
+        return state | _where(alarm, {name: fresh[name] for name in (*self.fast_names, "rows")}, state)
 
-    def meta_loss(self, meta: Tensors, episode: Episode) -> Tensor:
+    def meta_loss(self, meta: Tensors, episode: Episode, progress: float = 1.0) -> Tensor:
         """Loss on the queries after adapting to the supports; for regression also what fits the noise model."""
-        adapted = self.adapt(meta, episode.support, differentiable=True)
-        loss = self._loss(adapted, episode.query).mean()
+        loss, adapted = self.judged(meta, episode, progress)
         return loss if self.task == "classification" else loss + self._noise_loss(meta, adapted, episode)
 
-    def query_loss(self, meta: Tensors, episode: Episode) -> Tensor:
+    def query_loss(self, meta: Tensors, episode: Episode, progress: float = 1.0) -> Tensor:
         """The part of ``meta_loss`` that trains the initialization and the rates: mean query loss after the steps."""
-        return self._loss(self.adapt(meta, episode.support, differentiable=True), episode.query).mean()
+        return self.judged(meta, episode, progress)[0]
+
+    def step_weights(self, progress: float) -> Sequence[float]:  # noqa: ARG002  # for those that judge every step
+        """Weights, summing to one, of the query losses after the last inner steps, as many as there are weights."""
+        return (1.0,)
 
     def adapt(self, meta: Tensors, support: Batch, *, differentiable: bool = False) -> Tensors:
-        """The network's tensors, (S, …) each, after the inner steps on ``support``; without rows, the initialization.
+        """The fast tensors, (S, …) each, after the inner steps on ``support``; without rows, the initialization.
 
         Args:
             meta: Learned tensors.
             support: Rows of S streams or tasks.
             differentiable: Keep the graph back to ``meta``, if that asks for one. Otherwise none survives the call.
         """
-        names = self.network.names
-        fast = per_stream(meta, names, support.x.shape[0])
-        differentiable = differentiable and torch.is_grad_enabled() and any(t.requires_grad for t in meta.values())
-        if not differentiable:
-            fast = {name: tensor.detach() for name, tensor in fast.items()}
-        for step in range(self.steps):
-            gradient = self._gradient(fast, support, differentiable=differentiable)
-            rates = self.rates(meta, step)
-            fast = {name: fast[name] - rates[name] * gradient[name] for name in names}
+        fast: Tensors = {}
+        for fast in self._path(meta, support.x.shape[0], [support] * self.steps, differentiable=differentiable):  # noqa: B007  # the last
+            pass
         return fast
 
-    def _gradient(self, fast: Tensors, batch: Batch, *, differentiable: bool) -> Tensors:
+    def judged(self, meta: Tensors, episode: Episode, progress: float) -> tuple[Tensor, Tensors]:
+        """Query loss, mean over tasks and weighted over the inner steps; and the fast tensors (T, …) after the last."""
+        support = episode.support
+        path = list(self._path(meta, support.x.shape[0], [support] * self.steps, differentiable=True))
+        weights = self.step_weights(progress)
+        judged = zip(weights, path[-len(weights) :], strict=True)
+        parts = [weight * self._loss(meta | fast, episode.query).mean() for weight, fast in judged if weight > 0.0]
+        return torch.stack(parts).sum(), path[-1]
+
+    def _path(
+        self, meta: Tensors, streams: int, batches: Sequence[Batch], *, differentiable: bool
+    ) -> Iterator[Tensors]:
+        """The fast tensors at the start, then after the step on each batch."""
+        fast = per_stream(self.start(meta), self.fast_names, streams)
+        differentiable = differentiable and torch.is_grad_enabled() and any(t.requires_grad for t in meta.values())
+        if not differentiable:
+            meta = {name: tensor.detach() for name, tensor in meta.items()}
+            fast = {name: tensor.detach() for name, tensor in fast.items()}
+        elif not all(tensor.requires_grad for tensor in fast.values()):  # a start that is not learned
+            fast = {name: tensor.detach().requires_grad_() for name, tensor in fast.items()}
+        yield fast
+        for step, batch in enumerate(batches):
+            gradient = self._gradient(meta, fast, batch, differentiable=differentiable)
+            rates = self.rates(meta, step)
+            fast = {name: fast[name] - rates[name] * gradient[name] for name in fast}
+            yield fast
+
+    def _gradient(self, meta: Tensors, fast: Tensors, batch: Batch, *, differentiable: bool) -> Tensors:
         """Clipped gradient of each stream's loss. The losses are independent, so their sum gives all gradients."""
         with torch.enable_grad():
             if not differentiable:
                 fast = {name: tensor.detach().requires_grad_() for name, tensor in fast.items()}
             create_graph = differentiable and not self.first_order
-            total = self._loss(fast, batch).sum()
+            total = self._loss(meta | fast, batch).sum()
             gradients = torch.autograd.grad(total, list(fast.values()), create_graph=create_graph)
             return self._guarded(dict(zip(fast, gradients, strict=True)), differentiable=differentiable)
 
@@ -205,7 +242,7 @@ class GradientLearner(ABC):
 
     def _loss(self, tensors: Tensors, batch: Batch) -> Tensor:
         """Mean loss over the rows of each stream: (S,)."""
-        outputs = self.network.apply(tensors, batch.x)
+        outputs = self.apply(tensors, batch.x)
         if self.task == "classification":
             rows = losses.cross_entropy(torch.log_softmax(outputs, dim=-1), batch.y)
         else:
@@ -235,8 +272,8 @@ class GradientLearner(ABC):
         """Gaussian nll of the query errors after adapting, and at the initialization; the errors are constants here."""
         query = episode.query
         with torch.no_grad():
-            after = self.network.apply(adapted, query.x)
-            before = self.network.apply(meta, query.x)
+            after = self.apply(meta | adapted, query.x)
+            before = self.apply(meta | self.start(meta), query.x)
         rows = episode.support.mask.sum(1).to(after.dtype)
         noise = _noise(meta).noise
         total = after.new_zeros(())

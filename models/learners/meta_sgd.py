@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.learners.gradient import GradientLearner, bounded_rate
+from models.learners.bounded import bounded
+from models.learners.gradient import GradientLearner
 from models.types import Tensors
 
 
@@ -25,4 +26,4 @@ class MetaSgd(GradientLearner):
 
     def rates(self, meta: Tensors, step: int) -> Mapping[str, Tensor]:  # noqa: ARG002  # the same at every step
         """A rate for each parameter."""
-        return {name: bounded_rate(self.inner_lr, meta[f"free_rate_{name}"]) for name in self.network.names}
+        return {name: bounded(self.inner_lr, meta[f"free_rate_{name}"]) for name in self.network.names}

@@ -32,9 +32,9 @@ class Bowl(Maml):
         del generator
         return {"a": torch.zeros(2), "b": torch.zeros(())}
 
-    def meta_loss(self, meta: Tensors, episode: Episode) -> Tensor:
+    def meta_loss(self, meta: Tensors, episode: Episode, progress: float = 1.0) -> Tensor:
         """The bowl, times the next factor."""
-        del episode
+        del episode, progress
         bowl = (meta["a"] - 3.0).square().sum() + (meta["b"] - 3.0).square()
         return next(self.losses, 1.0) * bowl
 
@@ -74,6 +74,19 @@ def test_training_converges_to_the_optimum() -> None:
     assert torch.allclose(found.meta["a"], torch.tensor(3.0), atol=1e-2)
     assert found.iterations == 300
     assert not found.interrupted
+
+
+def test_the_learner_is_told_how_far_training_is() -> None:
+    """Objectives that move along get the fraction done, 0 at the first iteration."""
+    seen: list[float] = []
+
+    class Told(Bowl):
+        def meta_loss(self, meta: Tensors, episode: Episode, progress: float = 1.0) -> Tensor:
+            seen.append(progress)
+            return super().meta_loss(meta, episode, progress)
+
+    meta_train(Told(), EPISODES, generator=seeded(), iterations=4)
+    assert seen == [0.0, 0.25, 0.5, 0.75]
 
 
 def test_best_validation_is_kept() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from models import (
+    LEARNERS,
     DataError,
     Engine,
     TrainingError,
@@ -59,13 +60,27 @@ def test_the_same_seed_gives_the_same_bits(tmp_path: Path) -> None:
     assert one != third
 
 
-@pytest.mark.parametrize("algorithm", ["maml", "meta_sgd"])
-def test_gradient_learners_train_on_tables_too(tmp_path: Path, algorithm: str) -> None:
-    """The bundle names the learner; nothing is asked that it lacks."""
-    table = small_table(tmp_path, 300, 2)
+@pytest.mark.parametrize(
+    ("algorithm", "task"), [(name, task) for name, kind in LEARNERS.items() for task in sorted(kind.tasks)]
+)
+def test_every_learner_trains_on_tables(tmp_path: Path, algorithm: str, task: str) -> None:
+    """On each task that it declares; the bundle names the learner; nothing is asked that it lacks."""
+    table = small_table(tmp_path, 300, 2, task)
     model, _ = train_table(table, TrainSettings(algorithm=algorithm, lag_target=0), silent)
     assert model.spec.experts[0].learner == algorithm
     assert model.spec.lags.offsets == ()
+    assert Engine(read_bundle(write_bundle(model))).predict_initial(np.zeros((1, 2))).predictions
+
+
+def test_a_learner_of_classes_is_refused_for_numbers(tmp_path: Path) -> None:
+    """On tables and on task families; the error says what would do."""
+    numbers = small_table(tmp_path, 100, 1)
+    for algorithm in (name for name, kind in LEARNERS.items() if "regression" not in kind.tasks):
+        settings = TrainSettings(algorithm=algorithm)
+        with pytest.raises(TrainingError, match=rf"{algorithm} does classification only.*choose of .*bayes_head"):
+            train_table(numbers, settings, silent)
+        with pytest.raises(TrainingError, match=f"{algorithm} does classification only"):
+            train_tasks("sinusoid", settings, silent)
 
 
 def test_an_unknown_algorithm_is_refused_with_the_known_ones(tmp_path: Path) -> None:

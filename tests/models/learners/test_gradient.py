@@ -1,4 +1,4 @@
-"""MAML and Meta-SGD: exact outer gradients, guarded inner loops, and how they serve."""
+"""Learners by gradient steps: exact outer gradients, guarded inner loops, and how they serve."""
 
 from dataclasses import replace
 
@@ -6,63 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.learners.gradient import GradientLearner
 from models.learners.maml import Maml
 from models.learners.meta_sgd import MetaSgd
 from models.params import flatten, unflatten
-from models.tasks.sinusoid import Sinusoid, SinusoidEpisodes
-from models.types import Batch, Episode, Tensors
-
-TINY: dict[str, GradientLearner] = {
-    "maml": Maml("regression", 1, 1, hidden=(4, 3), activation="tanh", inner_lr=0.05),
-    "maml, 3 steps": Maml("regression", 1, 1, hidden=(4, 3), activation="tanh", inner_lr=0.05, steps=3),
-    "maml, learned rates": Maml(
-        "regression", 1, 1, hidden=(4, 3), activation="tanh", inner_lr=0.05, steps=3, per_step_rates=True
-    ),
-    "maml, clipped": Maml("regression", 1, 1, hidden=(4, 3), activation="tanh", steps=2, gradient_clip=0.5),
-    "meta-sgd": MetaSgd("regression", 1, 1, hidden=(4, 3), activation="tanh", steps=2),
-    "maml, classes": Maml("classification", 1, 3, hidden=(4,), activation="tanh", inner_lr=0.3, steps=2),
-    "meta-sgd, classes": MetaSgd("classification", 1, 3, hidden=(4,), activation="tanh", inner_lr=0.3, steps=2),
-}
-
-
-def double(batch: Batch) -> Batch:
-    """The same rows in float64."""
-    y = batch.y.double() if batch.y.is_floating_point() else batch.y
-    return Batch(batch.x.double(), y, batch.mask)
-
-
-def tiny_episode(learner: GradientLearner) -> Episode:
-    """Three float64 tasks, supports of 2 to 5 rows."""
-    episode = SinusoidEpisodes(tasks=3, support=(2, 5), query=4)(torch.Generator().manual_seed(1))
-    if learner.task == "classification":
-        episode = Episode(*(batch._replace(y=(batch.y[..., 0] > 0).long() + 1) for batch in episode))
-    return Episode(*(double(batch) for batch in episode))
-
-
-def tiny_point(learner: GradientLearner) -> tuple[Tensor, Tensors]:
-    """Learned tensors in float64, off their symmetric start, as a vector and by name."""
-    generator = torch.Generator().manual_seed(2)
-    meta = {name: tensor.double() for name, tensor in learner.meta_init(generator).items()}
-    vector, _ = flatten(meta)
-    return vector + 0.1 * torch.randn(vector.shape, generator=generator).double(), meta
+from models.types import Batch
+from tests.models.learners.tiny import TINY, outer_gradients, rows, tiny_episode, tiny_point
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_outer_gradient_equals_central_differences(name: str) -> None:
     """Second derivatives through every inner step, clipping and learned rates included, to 7 digits."""
-    learner = TINY[name]
-    vector, meta = tiny_point(learner)
-    _, layout = flatten(meta)
-    episode = tiny_episode(learner)
-
-    def loss(at: Tensor) -> Tensor:
-        return learner.query_loss(unflatten(at, layout), episode)
-
-    leaf = vector.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(loss(leaf), leaf)
-    nudges = 1e-6 * torch.eye(len(vector)).double()
-    differences = torch.stack([(loss(vector + nudge) - loss(vector - nudge)) / 2e-6 for nudge in nudges])
+    gradient, differences = outer_gradients(TINY[name], progress=1.0)
     assert gradient.abs().max() > 0.1
     assert (gradient - differences).abs().max() < 1e-7
 
@@ -108,13 +62,6 @@ def test_noise_model_does_not_move_the_initialization() -> None:
     by_name = dict(zip(here, total, strict=True))
     assert all(torch.equal(by_name[name], g) for name, g in zip(learner.network.names, query, strict=True))
     assert all(bool(by_name[name].any()) for name in ("free_noise", "free_spread", "free_rows"))
-
-
-def rows(streams: int, count: int, seed: int = 0) -> Batch:
-    """Sinusoid rows, one task a stream."""
-    generator = torch.Generator().manual_seed(seed)
-    family = Sinusoid()
-    return family.rows(family.draw(streams, generator), count, generator)
 
 
 @pytest.mark.parametrize("steps", [1, 10, 300])
@@ -217,7 +164,10 @@ def test_predictive_variance_shrinks_with_the_rows_adapted_on() -> None:
     assert 2.0 > variances[0] > variances[1] > variances[2] == pytest.approx(1.0, abs=1e-3)
 
 
-@pytest.mark.parametrize("setting", [{"steps": -1}, {"inner_lr": 0.0}, {"gradient_clip": 0.0}])
+@pytest.mark.parametrize(
+    "setting",
+    [{"steps": -1}, {"inner_lr": 0.0}, {"gradient_clip": 0.0}, {"multi_step_until": 1.1}, {"first_order_until": -0.1}],
+)
 def test_settings_without_meaning_are_refused(setting: dict[str, float]) -> None:
     """Before anything is trained."""
     with pytest.raises(ValueError, match=next(iter(setting))):

@@ -1,27 +1,40 @@
 """Every learner passes the one examination, on regression and on classification."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
+from models.errors import InputError
 from models.learners import LEARNERS
 from models.types import TaskKind
 from tests.checks.learners import CHECKS, INPUTS, Subject
 
 OUTPUTS: Mapping[TaskKind, int] = {"regression": 2, "classification": 3}
 SMALL: Mapping[str, Mapping[str, Any]] = {
+    "anil": {"hidden": (16, 16), "inner_lr": 0.1, "steps": 2},
     "bayes_head": {"hidden": (16, 8)},
+    "cavia": {"hidden": (16, 16), "inner_lr": 0.5, "steps": 2, "context": 3},
     "maml": {"hidden": (16, 16), "inner_lr": 0.05, "steps": 2, "per_step_rates": True},
+    "matchingnet": {"hidden": (16, 8), "memory_rows": 16},
     "meta_sgd": {"hidden": (16, 16), "inner_lr": 0.05},
+    "protonet": {"hidden": (16, 8)},
+    "reptile": {"hidden": (16, 16), "inner_lr": 0.1},
 }
 """Hyper-parameters that keep the examination short."""
-VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    "bayes_head": {"hidden": (16, 8), "full_prior": True, "skip": False},
-    "maml": {"hidden": (16, 16), "inner_lr": 0.05, "first_order": True},
-}
+VARIANTS: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    ("anil", {"hidden": (16, 16), "inner_lr": 0.1, "steps": 2, "per_step_rates": True}),
+    ("bayes_head", {"hidden": (16, 8), "full_prior": True, "skip": False}),
+    ("cavia", {"hidden": (16, 16), "inner_lr": 0.5, "context": 3, "per_step_rates": True}),
+    ("maml", {"hidden": (16, 16), "inner_lr": 0.05, "first_order": True}),
+    ("maml", {"hidden": (16, 16), "inner_lr": 0.05, "steps": 3, "multi_step_until": 0.7, "first_order_until": 0.3}),
+    ("matchingnet", {"hidden": (16, 8), "memory_rows": 4}),
+    ("matchingnet", {"hidden": (16, 8), "memory_rows": 16, "distance": "cosine"}),
+    ("protonet", {"hidden": (16, 8), "distance": "cosine"}),
+)
 """Options that change a learner's equations pass it too."""
+CASES = [(name, given, task) for name, given in (*SMALL.items(), *VARIANTS) for task in sorted(LEARNERS[name].tasks)]
 
 
 def test_every_learner_is_examined() -> None:
@@ -30,11 +43,20 @@ def test_every_learner_is_examined() -> None:
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("task", OUTPUTS)
-@pytest.mark.parametrize(("name", "given"), [*SMALL.items(), *VARIANTS.items()])
+@pytest.mark.parametrize(("name", "given", "task"), CASES)
 def test_learner_passes(name: str, given: Mapping[str, Any], task: TaskKind, check: Callable[[Subject], None]) -> None:
-    """An entry of the table does what every learner does."""
+    """An entry of the table does what every learner does, on each task that it declares."""
     outputs = OUTPUTS[task]
     learner = LEARNERS[name](task=task, inputs=INPUTS, outputs=outputs, **given)
     meta = learner.meta_init(torch.Generator().manual_seed(0))
     check(Subject(learner, task == "classification", outputs, meta))
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_a_task_that_a_learner_does_not_declare_is_refused(name: str) -> None:
+    """Every learner can do something, and says no to the rest when it is made."""
+    kind = LEARNERS[name]
+    assert kind.tasks
+    for task in set(get_args(TaskKind)) - kind.tasks:
+        with pytest.raises(InputError, match=f"only, got {task}"):
+            kind(task=task, inputs=INPUTS, outputs=OUTPUTS[task])
