@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from models.detectors.adwin import Adwin
 from models.detectors.base import Detector, DetectorState, Signals, Verdict
 from models.detectors.ddm import Ddm
 from models.detectors.eddm import Eddm
@@ -14,6 +15,7 @@ from models.detectors.page_hinkley import PageHinkley
 
 DETECTORS: Mapping[str, type[Detector]] = MappingProxyType(
     {
+        "adwin": Adwin,
         "ddm": Ddm,
         "eddm": Eddm,
         "hddm_a": HddmA,
@@ -26,6 +28,7 @@ DETECTORS: Mapping[str, type[Detector]] = MappingProxyType(
 
 __all__ = [
     "DETECTORS",
+    "Adwin",
     "Ddm",
     "Detector",
     "DetectorState",

@@ -20,7 +20,7 @@ def real_values(seeds: int, rows: int = 2000) -> FloatArray:
     streams = []
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
-        abrupt = np.repeat(rng.normal(0, 2, rows // 300), 300)
+        abrupt = np.repeat(rng.normal(0, 2, rows // 250 + 1), 250)[:rows]
         gradual = np.interp(np.arange(rows), np.linspace(0, rows, 9), rng.normal(0, 1, 9))
         streams.append(abrupt + gradual * (seed % 2) + rng.normal(0, rng.uniform(0.2, 1.5), rows))
     return np.array(streams)

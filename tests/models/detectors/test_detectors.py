@@ -9,6 +9,7 @@ from models.detectors import DETECTORS, Detector
 from tests.checks.detectors import CHECKS
 
 SMALL: Mapping[str, Mapping[str, Any]] = {
+    "adwin": {"clock": 1, "min_window_length": 1},
     "ddm": {},
     "eddm": {"warm_start": 0},
     "hddm_a": {"drift_confidence": 0.5, "warning_confidence": 0.6},
