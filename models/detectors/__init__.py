@@ -9,6 +9,7 @@ from models.detectors.ddm import Ddm
 from models.detectors.eddm import Eddm
 from models.detectors.hddm_a import HddmA
 from models.detectors.hddm_w import HddmW
+from models.detectors.kswin import Kswin
 from models.detectors.llr_cusum import LlrCusum
 from models.detectors.never import Never
 from models.detectors.page_hinkley import PageHinkley
@@ -20,6 +21,7 @@ DETECTORS: Mapping[str, type[Detector]] = MappingProxyType(
         "eddm": Eddm,
         "hddm_a": HddmA,
         "hddm_w": HddmW,
+        "kswin": Kswin,
         "llr_cusum": LlrCusum,
         "never": Never,
         "page_hinkley": PageHinkley,
@@ -35,6 +37,7 @@ __all__ = [
     "Eddm",
     "HddmA",
     "HddmW",
+    "Kswin",
     "LlrCusum",
     "Never",
     "PageHinkley",

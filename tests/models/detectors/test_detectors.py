@@ -14,6 +14,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "eddm": {"warm_start": 0},
     "hddm_a": {"drift_confidence": 0.5, "warning_confidence": 0.6},
     "hddm_w": {"drift_confidence": 0.5, "warning_confidence": 0.6, "lambda_val": 0.3},
+    "kswin": {"alpha": 0.05, "window_size": 8, "stat_size": 4},
     "llr_cusum": {},
     "never": {},
     "page_hinkley": {},
