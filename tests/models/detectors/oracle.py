@@ -15,7 +15,7 @@ def signals(values: FloatArray) -> Signals:
     return Signals(values, values, np.ones(values.shape, dtype=bool), np.zeros(streams), np.zeros(streams))
 
 
-def real_values(seeds: int, rows: int = 2000) -> FloatArray:
+def real_values(seeds: int, rows: int = 1500) -> FloatArray:
     """(seeds, rows): Gaussian noise whose level jumps every few hundred rows and drifts in between, now and then."""
     streams = []
     for seed in range(seeds):
@@ -26,7 +26,7 @@ def real_values(seeds: int, rows: int = 2000) -> FloatArray:
     return np.array(streams)
 
 
-def error_rates(seeds: int, rows: int = 2000) -> FloatArray:
+def error_rates(seeds: int, rows: int = 1500) -> FloatArray:
     """(seeds, rows): rates between 0 and 1 that jump every 250 rows; with odd seeds they glide there instead."""
     streams = []
     for seed in range(seeds):
@@ -37,13 +37,13 @@ def error_rates(seeds: int, rows: int = 2000) -> FloatArray:
     return np.array(streams)
 
 
-def errors(seeds: int, rows: int = 2000) -> FloatArray:
+def errors(seeds: int, rows: int = 1500) -> FloatArray:
     """(seeds, rows): 0 or 1, with ``error_rates``."""
     draws = np.random.default_rng(seeds).random((seeds, rows))
     return (draws < error_rates(seeds, rows)).astype(np.float64)
 
 
-def noisy_rates(seeds: int, rows: int = 2000) -> FloatArray:
+def noisy_rates(seeds: int, rows: int = 1500) -> FloatArray:
     """(seeds, rows): values in [0, 1] around ``error_rates``."""
     noise = np.random.default_rng(seeds).normal(0, 0.2, (seeds, rows))
     return np.clip(error_rates(seeds, rows) + noise, 0.0, 1.0)

@@ -26,14 +26,13 @@ SETTINGS: tuple[dict[str, Any], ...] = (
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_adwin_raises_rivers_alarms_at_rivers_steps(settings: dict[str, Any]) -> None:
-    """On four streams of 2,000 numbers whose level jumps and drifts, restarts included."""
+    """On four streams of 1,500 numbers whose level jumps and drifts, restarts included."""
     assert_same_alarms(Adwin(**settings), lambda: ADWIN(**settings), real_values(4))
 
 
-@pytest.mark.parametrize("settings", SETTINGS[:2], ids=str)
-def test_adwin_raises_rivers_alarms_on_errors(settings: dict[str, Any]) -> None:
+def test_adwin_raises_rivers_alarms_on_errors() -> None:
     """On zeros and ones, where many means tie."""
-    assert_same_alarms(Adwin(**settings), lambda: ADWIN(**settings), errors(4))
+    assert_same_alarms(Adwin(delta=0.2, clock=4), lambda: ADWIN(delta=0.2, clock=4), errors(4))
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
