@@ -3,13 +3,44 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from models.detectors.adwin import Adwin
 from models.detectors.base import Detector, DetectorState, Signals, Verdict
+from models.detectors.ddm import Ddm
+from models.detectors.eddm import Eddm
+from models.detectors.hddm_a import HddmA
+from models.detectors.hddm_w import HddmW
+from models.detectors.kswin import Kswin
 from models.detectors.llr_cusum import LlrCusum
 from models.detectors.never import Never
 from models.detectors.page_hinkley import PageHinkley
 
 DETECTORS: Mapping[str, type[Detector]] = MappingProxyType(
-    {"llr_cusum": LlrCusum, "never": Never, "page_hinkley": PageHinkley},
+    {
+        "adwin": Adwin,
+        "ddm": Ddm,
+        "eddm": Eddm,
+        "hddm_a": HddmA,
+        "hddm_w": HddmW,
+        "kswin": Kswin,
+        "llr_cusum": LlrCusum,
+        "never": Never,
+        "page_hinkley": PageHinkley,
+    },
 )
 
-__all__ = ["DETECTORS", "Detector", "DetectorState", "LlrCusum", "Never", "PageHinkley", "Signals", "Verdict"]
+__all__ = [
+    "DETECTORS",
+    "Adwin",
+    "Ddm",
+    "Detector",
+    "DetectorState",
+    "Eddm",
+    "HddmA",
+    "HddmW",
+    "Kswin",
+    "LlrCusum",
+    "Never",
+    "PageHinkley",
+    "Signals",
+    "Verdict",
+]

@@ -37,11 +37,13 @@ class Verdict(NamedTuple):
 
     Attributes:
         drift: The change is certain enough to act on.
-        warning: The statistic is past half the threshold; true with every drift.
+        warning: The statistic is past the algorithm's warning level: half the threshold for `llr_cusum` and
+            `page_hinkley`, none for `adwin` and `kswin`. True with every drift.
         statistic: Its value that was compared with the threshold, before an alarm sets it back.
         threshold: What the statistic is compared with.
         rows_since_change: Estimated number of rows since the change, this batch's included; -1: no estimate.
-        idle: The statistic the next batch starts from is zero (after an alarm too): there is no suspicion.
+        idle: There is no suspicion: the statistic the next batch starts from is zero, or at most half the threshold for
+            detectors whose statistic is never quite zero. After an alarm too.
     """
 
     drift: BoolArray

@@ -24,6 +24,10 @@ SPECS = {
     "gradient": replace(REGRESSION, experts=(GRADIENT,), detector=DetectorChoice("page_hinkley")),
     "gradient, likelihood ratio": replace(REGRESSION, experts=(GRADIENT,)),
     "committee": replace(CLASSES, experts=(HEAD, GRADIENT)),
+    "head, histogram of rows": replace(REGRESSION, detector=DetectorChoice("adwin", {"clock": 1})),
+    "head, random draws": replace(
+        REGRESSION, detector=DetectorChoice("kswin", {"alpha": 0.05, "window_size": 10, "stat_size": 5})
+    ),
     "head, window detector": replace(REGRESSION, detector=DetectorChoice("page_hinkley", {"threshold": 3.0})),
 }
 
