@@ -9,9 +9,8 @@ import math
 import torch
 from torch import Tensor
 
+from models.losses import cross_entropy, gaussian_nll
 from models.types import Predictive, TaskKind
-
-LOG_2PI = math.log(2 * math.pi)
 
 
 def init_weights(streams: int, members: int) -> Tensor:
@@ -79,9 +78,7 @@ def row_nll(task: TaskKind, predictive: Predictive, weights: Tensor, challenger_
     """
     full = member_weights(weights, challenger_share)[:, :, None]
     if task == "classification":
-        index = y[:, None, :, None].expand(-1, predictive.mean.shape[1], -1, -1)
-        log_p = predictive.mean.gather(-1, index)[..., 0]
+        nll = cross_entropy(predictive.mean, y[:, None].expand(predictive.mean.shape[:-1]))
     else:
-        z2 = (y[:, None] - predictive.mean).square() / predictive.var
-        log_p = -0.5 * (z2 + predictive.var.log() + LOG_2PI).sum(-1)
-    return -torch.logsumexp(full + log_p, dim=1)
+        nll = gaussian_nll(predictive.mean, predictive.var, y[:, None])
+    return -torch.logsumexp(full - nll, dim=1)

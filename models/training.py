@@ -8,11 +8,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
+from models.adaptation import Plan
 from models.bundle import Model
 from models.engine import Engine
 from models.errors import DataError
-from models.features import input_width
-from models.learners import LEARNERS, Learner
+from models.learners import Learner
 from models.metatrain import Progress, Source, Trained, meta_train
 from models.prequential import Report, prequential
 from models.tasks.episodes import Stretches, held_out, prepare
@@ -156,10 +156,7 @@ def judge(model: Model, split: Split) -> Report:
 
 def learner_of(spec: ModelSpec) -> Learner:
     """The learner of a model with one expert."""
-    expert = spec.experts[0]
-    return LEARNERS[expert.learner](
-        task=spec.task, inputs=input_width(spec), outputs=spec.outputs, **expert.hyper_parameters
-    )
+    return Plan.of(spec).learners[spec.experts[0].name]
 
 
 def model_of(spec: ModelSpec, trained: Trained) -> Model:
