@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # `x.*` everything below a package; the more exact entry counts.
     ("models.types", "models.errors"),
     ("models.networks", "models.losses", "models.params", "models.features", "models.targets", "models.trees"),
-    ("models.memory",),
+    ("models.memory", "models.boosting"),
     ("models.learners.*", "models.detectors.*"),
     ("models.learners", "models.detectors"),
     ("models.adaptation", "models.committee", "models.metatrain", "models.bundle", "models.slab"),
@@ -61,7 +61,7 @@ FORBIDDEN: Mapping[str, frozenset[str]] = {
 }
 """Packages that a package and everything below it leaves alone."""
 
-OPTIONAL_EXTRAS: Mapping[str, frozenset[str]] = {}
+OPTIONAL_EXTRAS: Mapping[str, frozenset[str]] = {"models.boosting": frozenset({"sklearn"})}
 """Modules that import an optional extra inside a function, and which: one place each."""
 
 
