@@ -30,7 +30,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -x $(PY) || "$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); echo "could not create $(VENV): $(PYTHON) lacks venv or ensurepip (Debian: the package python3-venv)" >&2; exit 1; }
 	@echo "installing acclimate and what it needs into $(VENV) (torch is large: this takes minutes)"
 	@test -z "$(TORCH_INDEX)" || $(PIP) --index-url "$(TORCH_INDEX)" "$$(grep '^torch==' constraints.txt)"
-	@$(PIP) -c constraints.txt -e .
+	@$(PIP) -c constraints.txt -e '.[train]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

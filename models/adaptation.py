@@ -14,9 +14,10 @@ from torch import Tensor
 
 from models import committee
 from models.detectors import DETECTORS, Detector, Signals
-from models.features import init_standardiser, input_width, network_inputs, update_standardiser
+from models.features import init_standardiser, input_width, network_inputs, start_columns, update_standardiser
 from models.learners import LEARNERS, Learner
 from models.memory import Rows, init_memory, push_window, remember, window_batch
+from models.start import start_answers
 from models.types import Batch, Evidence, ModelSpec, Predictive, Tensors
 
 SCORE_RATE = 0.01
@@ -35,10 +36,10 @@ class Plan:
     @classmethod
     def of(cls, spec: ModelSpec) -> "Plan":
         """Look up the spec's learners and detector in their tables."""
-        width = input_width(spec)
+        width = {False: input_width(spec) - start_columns(spec), True: input_width(spec)}
         learners = {
             expert.name: LEARNERS[expert.learner](
-                task=spec.task, inputs=width, outputs=spec.outputs, **expert.hyper_parameters
+                task=spec.task, inputs=width[expert.on_start], outputs=spec.outputs, **expert.hyper_parameters
             )
             for expert in spec.experts
         }
@@ -81,6 +82,8 @@ class Observation(NamedTuple):
         initial: (S, B, ·) the frozen initialization's.
         nll: (S, B) nats in the learners' scale, under ``served``'s mixture.
         initial_nll: (S, B) the same under the frozen initialization.
+        members: What each member had predicted, the challenger last.
+        evidence: (S, M) log-likelihood of the batch under each live member, heavy-tailed for regression.
         decisions: The detector's decisions.
         entered: (S,) bool, a warning that was not there before the batch.
         rows_used: (S,) rows that a re-adaptation used, 0 where there was none.
@@ -91,6 +94,8 @@ class Observation(NamedTuple):
     initial: Predictive
     nll: Tensor
     initial_nll: Tensor
+    members: Predictive
+    evidence: Tensor
     decisions: Decisions
     entered: Tensor
     rows_used: Tensor
@@ -117,7 +122,14 @@ def init(plan: Plan, meta: Tensors, streams: int) -> Tensors:
 
 def predict(plan: Plan, meta: Tensors, state: Tensors, z: Tensor) -> tuple[Predictive, Predictive]:
     """What is served for rows z (S, B, D + L), and all members' distributions, the challenger last."""
-    members = _members(plan, meta, state, network_inputs(plan.spec, state["x_mean"], state["x_var"], z))
+    return _predict(plan, meta, state, z, start_answers(plan.spec, meta, z))
+
+
+def _predict(
+    plan: Plan, meta: Tensors, state: Tensors, z: Tensor, answers: Tensor | None
+) -> tuple[Predictive, Predictive]:
+    x = network_inputs(plan.spec, state["x_mean"], state["x_var"], z, answers)
+    members = _members(plan, meta, state, x)
     return committee.serve(plan.spec.task, members, state["weights"], plan.spec.challenger_share), members
 
 
@@ -131,7 +143,7 @@ def initial_state(plan: Plan, meta: Tensors) -> Tensors:
 
 
 def predict_initial(
-    plan: Plan, meta: Tensors, z: Tensor, fresh: Tensors | None = None
+    plan: Plan, meta: Tensors, z: Tensor, fresh: Tensors | None = None, answers: Tensor | None = None
 ) -> tuple[Predictive, Tensors, Predictive]:
     """The frozen initialization's answer: served distribution, the state it stands for, all members.
 
@@ -140,10 +152,13 @@ def predict_initial(
         meta: The model's learned tensors.
         z: (S, B, D + L) rows.
         fresh: ``initial_state``, where the caller keeps it.
+        answers: (S, B, K) the frozen start's, where the caller has them.
     """
+    if answers is None:
+        answers = start_answers(plan.spec, meta, z)
     one = initial_state(plan, meta) if fresh is None else fresh
     joined = z.flatten(0, 1)[None]  # all rows are one stream's: the start is the same for all
-    served, members = predict(plan, meta, one, joined)
+    served, members = _predict(plan, meta, one, joined, None if answers is None else answers.flatten(0, 1)[None])
     streams, rows = z.shape[:2]
     weights = one["weights"].expand(streams, -1)
     return _unjoined(served, streams, rows), {**one, "weights": weights}, _unjoined(members, streams, rows)
@@ -184,7 +199,8 @@ def step(
     """
     spec = plan.spec
     h0 = spec.challenger_share
-    x = network_inputs(spec, state["x_mean"], state["x_var"], rows.z)
+    answers = start_answers(spec, meta, rows.z)
+    x = network_inputs(spec, state["x_mean"], state["x_var"], rows.z, answers)
     y = rows.y if spec.task == "regression" else rows.y[..., 0].to(torch.int64)
     batch = Batch(x, y, rows.mask)
     count = rows.mask.sum(1)
@@ -193,11 +209,11 @@ def step(
     window = batch
     if plan.keeps_window:
         new["window_z"], new["window_y"] = push_window(spec, state, rows, count)
-        window = window_batch(spec, state, new)
+        window = window_batch(spec, meta, state, new)
     evidence = _learn(plan, meta, state, new, batch, window)
     served = committee.serve(spec.task, evidence.predictive, state["weights"], h0)
     nll = committee.row_nll(spec.task, evidence.predictive, state["weights"], h0, y)
-    initial, start, initial_members = predict_initial(plan, meta, rows.z, fresh)
+    initial, start, initial_members = predict_initial(plan, meta, rows.z, fresh, answers)
     initial_nll = committee.row_nll(spec.task, initial_members, start["weights"], h0, y)
 
     signals = _signals(spec, state["weights"], served, evidence, nll, y, rows.mask)
@@ -229,7 +245,8 @@ def step(
     if not bool(kept.all()):
         new = {key: _where(kept, value, state[key]) for key, value in new.items()}
     entered = new["warned"] & ~state["warned"]
-    return new, Observation(served, initial, nll, initial_nll, decisions, entered, rows_used, kept)
+    members, likely = evidence.predictive, evidence.robust[:, :-1]
+    return new, Observation(served, initial, nll, initial_nll, members, likely, decisions, entered, rows_used, kept)
 
 
 def reset(plan: Plan, meta: Tensors, state: Tensors) -> Tensors:
@@ -241,7 +258,10 @@ def reset(plan: Plan, meta: Tensors, state: Tensors) -> Tensors:
 def _members(plan: Plan, meta: Tensors, state: Tensors, x: Tensor) -> Predictive:
     """All live members' distributions, the first expert's challenger last."""
     return _joined(
-        [learner.predict(_part(meta, name), _part(state, name), x) for name, learner in plan.learners.items()]
+        [
+            learner.predict(_part(meta, name), _part(state, name), x[..., : learner.inputs])
+            for name, learner in plan.learners.items()
+        ]
     )
 
 
@@ -249,7 +269,8 @@ def _learn(plan: Plan, meta: Tensors, state: Tensors, new: Tensors, batch: Batch
     """Update every expert into ``new``; the evidence of all live members, the first expert's challenger last."""
     found = []
     for name, learner in plan.learners.items():
-        moved, evidence = learner.update(_part(meta, name), _part(state, name), batch, window)
+        rows, held = _seen_by(learner, batch), _seen_by(learner, window)
+        moved, evidence = learner.update(_part(meta, name), _part(state, name), rows, held)
         new |= _prefixed(name, moved)
         found.append(evidence)
     if len(found) == 1:
@@ -259,6 +280,11 @@ def _learn(plan: Plan, meta: Tensors, state: Tensors, new: Tensors, batch: Batch
         _challenger_last([each.robust for each in found]),
         _joined([each.predictive for each in found]),
     )
+
+
+def _seen_by(learner: Learner, batch: Batch) -> Batch:
+    """The batch with the inputs that the learner takes: the start's answer comes last."""
+    return batch._replace(x=batch.x[..., : learner.inputs])
 
 
 def _joined(parts: Sequence[Predictive]) -> Predictive:
@@ -304,7 +330,7 @@ def _readapt(plan: Plan, meta: Tensors, new: Tensors, decisions: Decisions, idle
         known = torch.where(estimate > 0, estimate, spec.min_rows)
         used = torch.where(alarm, torch.minimum(known, new["window_rows"]), 0)
         new["window_rows"] = torch.where(alarm, used, new["window_rows"])
-        since = window_batch(spec, new, new) if plan.keeps_window else None
+        since = window_batch(spec, meta, new, new) if plan.keeps_window else None
         even = torch.full_like(new["weights"], -float(np.log(plan.members)))
         new["weights"] = torch.where(alarm[:, None], even, new["weights"])
         if plan.detector.compares_challenger:
@@ -313,7 +339,7 @@ def _readapt(plan: Plan, meta: Tensors, new: Tensors, decisions: Decisions, idle
         return used
     for name, learner in plan.learners.items():
         takeover = learner.keeps_challenger and plan.detector.compares_challenger
-        rows = None if takeover or since is None else since
+        rows = None if takeover or since is None else _seen_by(learner, since)
         moved = learner.reset(_part(meta, name), _part(new, name), alarm, idle, rows)
         new |= _prefixed(name, moved)
     return used

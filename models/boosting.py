@@ -5,6 +5,7 @@ scikit-learn is needed to fit and for nothing else: it is an optional extra, and
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -59,6 +60,11 @@ class Boosting:
             raise ValueError(f"leaves must be 2 to {LEAVES_MAX}, got {self.leaves}")
         if self.iterations < 1 or not 0 <= self.held_out < 1 or self.delay < 0:
             raise ValueError("iterations must be 1 or more, held_out in [0, 1), delay 0 or more")
+
+
+def installed() -> bool:
+    """Whether scikit-learn is there to fit with."""
+    return find_spec("sklearn") is not None
 
 
 def fit_trees(boosting: Boosting, x: FloatArray, y: FloatArray | IntArray, prefix: str = PREFIX) -> Tensors:

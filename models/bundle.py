@@ -116,11 +116,10 @@ def _spec(header: dict[str, Any]) -> ModelSpec:
         window_rows=int(header["window_rows"]),
         min_rows=int(header["min_rows"]),
         standardiser_rows=int(header["standardiser_rows"]),
+        start=header.get("start", ""),
         provenance=dict(header["provenance"]),
     )
 
 
 def _digest(tensor: torch.Tensor) -> str:
-    return hashlib.blake2b(
-        tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes(), digest_size=16
-    ).hexdigest()
+    return hashlib.blake2b(tensor.contiguous().numpy().tobytes(), digest_size=16).hexdigest()

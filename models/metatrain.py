@@ -4,15 +4,27 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 from models.errors import TrainingError
-from models.learners.base import Learner
 from models.params import Layout, flatten, unflatten
 from models.types import Episode, Tensors
+
+
+class Trainable(Protocol):
+    """What of a learner the outer loop needs."""
+
+    def meta_init(self, generator: torch.Generator) -> Tensors:
+        """First tensors."""
+        ...
+
+    def meta_loss(self, meta: Tensors, episode: Episode, progress: float = 1.0) -> Tensor:
+        """Scalar to minimise."""
+        ...
+
 
 Source: TypeAlias = Callable[[torch.Generator], Episode]
 """Draws one meta-batch of tasks; all its randomness comes from the generator."""
@@ -78,7 +90,7 @@ class _Adam(NamedTuple):
 
 
 def meta_train(
-    learner: Learner,
+    learner: Trainable,
     source: Source,
     *,
     generator: torch.Generator,
@@ -166,7 +178,7 @@ def _fraction(iteration: int, iterations: int | None, seconds: float, budget_sec
 
 
 def _gradient(
-    learner: Learner, theta: Tensor, layout: Layout, episode: Episode, progress: float
+    learner: Trainable, theta: Tensor, layout: Layout, episode: Episode, progress: float
 ) -> tuple[float, Tensor]:
     leaf = theta.detach().requires_grad_()
     loss = learner.meta_loss(unflatten(leaf, layout), episode, progress)

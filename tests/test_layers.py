@@ -16,6 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # `x.*` everything below a package; the more exact entry counts.
     ("models.types", "models.errors"),
     ("models.networks", "models.losses", "models.params", "models.features", "models.targets", "models.trees"),
+    ("models.start",),
     ("models.memory", "models.boosting"),
     ("models.learners.*", "models.detectors.*"),
     ("models.learners", "models.detectors"),
@@ -26,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models.scores", "models.lockstep", "models.prequential"),
     ("models.baselines", "models.evaluation"),
     ("models.training",),
-    ("models.selection",),
+    ("models.selection", "models.casting"),
     ("models.trainer",),
     ("models",),
     ("service", "service.errors"),

@@ -22,6 +22,11 @@ class Learner(Protocol):
     """
 
     @property
+    def inputs(self) -> int:
+        """F, width of the rows that it takes."""
+        ...
+
+    @property
     def members(self) -> int:
         """Number of live members, the challenger not counted."""
         ...
@@ -43,6 +48,10 @@ class Learner(Protocol):
 
     def meta_init(self, generator: torch.Generator) -> Tensors:
         """Draw the learned tensors as they are before meta-training, without any stream axis."""
+        ...
+
+    def warm_start(self, meta: Tensors, rows: Batch) -> Tensors:
+        """Learned tensors that training rows (1, rows, ·) settle in closed form; ``meta_loss`` trains the others."""
         ...
 
     def init(self, meta: Tensors, streams: int) -> Tensors:

@@ -19,6 +19,10 @@ CHUNK_ROWS = 64
 
 NOISE_FLOOR = 1e-6
 """Least noise variance, in units of the standardised target."""
+PRODUCT_CLIP = 9.0
+"""A product of two standardised inputs beyond this is cut."""
+RIDGE = 1.0
+"""Penalty of the regression that a prior without a body starts from."""
 LOG_2PI = math.log(2 * math.pi)
 LOG_T4 = math.log(3 / 8)
 """Log density of a Student-t with 4 degrees of freedom at its centre."""
@@ -44,10 +48,14 @@ class BayesHead:
         task: What the outputs mean.
         inputs: F, width of the network's input.
         outputs: O outputs or C classes.
-        hidden: Widths of the body's layers; the last is squashed by tanh and becomes features.
+        hidden: Widths of the body's layers; the last is squashed by tanh and becomes features. Empty: no body.
         full_prior: Whether A is any matrix; else P0 is diagonal, which asks less of few rows.
         skip: Whether the standardised inputs are features too, beside the body's.
+        quadratic: Number of leading inputs whose products are features too.
+        start_columns: Number of last inputs that are a frozen start's answer: features as they are, which the prior
+            believes at first.
         tau_rows: Forgetting times of the live members, in rows, each > 1.
+        prior_scales: Factor of the prior's variance for each live member; empty: 1 for all.
         challenger_tau_rows: Forgetting time of the challenger, in rows.
         delay_rows: In meta-training, how many rows of the stream come before a label is known.
         noise_rate: Rate, per row, at which a stream's noise level is tracked (regression).
@@ -64,7 +72,10 @@ class BayesHead:
     hidden: Sequence[int] = (64, 32)
     full_prior: bool = False
     skip: bool = True
+    quadratic: int = 0
+    start_columns: int = 0
     tau_rows: Sequence[float] = (100.0, 500.0, 3000.0)
+    prior_scales: Sequence[float] = ()
     challenger_tau_rows: float = 500.0
     delay_rows: int = 0
     noise_rate: float = 0.005
@@ -91,8 +102,10 @@ class BayesHead:
 
     @property
     def width(self) -> int:
-        """Number of features d: the body's, a constant and, with ``skip``, the inputs."""
-        return self.hidden[-1] + 1 + (self.inputs if self.skip else 0)
+        """Number of features d: a constant, the body's, the start's and, with ``skip``, the inputs and products."""
+        own = self.inputs - self.start_columns
+        products = self.quadratic * (self.quadratic + 1) // 2
+        return 1 + (self.hidden[-1] if self.hidden else 0) + self.start_columns + (own if self.skip else 0) + products
 
     @property
     def _body(self) -> Mlp:
@@ -100,8 +113,10 @@ class BayesHead:
 
     def meta_init(self, generator: torch.Generator) -> Tensors:
         """Draw the body, and a prior that expects little of every feature."""
-        meta = self._body.init(generator)
+        meta = self._body.init(generator) if self.hidden else {}
         meta["prior_mean"] = torch.zeros(self.width, self.outputs)
+        if self.start_columns:
+            meta["prior_mean"][-self.start_columns :] = torch.eye(self.outputs)
         if self.full_prior:
             meta["prior_factor"] = math.exp(-0.5) * torch.eye(self.width)
         else:
@@ -115,10 +130,35 @@ class BayesHead:
 
     def features(self, meta: Tensors, x: Tensor) -> Tensor:
         """φ(x): (…, F) inputs to (…, d) features."""
-        h = self._body.apply(meta, x)
-        one = torch.ones_like(h[..., :1])
-        parts = [one, h, x / math.sqrt(self.inputs)] if self.skip else [one, h]
+        own = x[..., : self.inputs - self.start_columns]
+        parts = [torch.ones_like(x[..., :1])]
+        if self.hidden:
+            parts.append(self._body.apply(meta, x))
+        if self.skip:
+            parts.append(own / math.sqrt(own.shape[-1]))
+        if self.quadratic:
+            first, second = torch.triu_indices(self.quadratic, self.quadratic, device=x.device)
+            products = (own[..., first] * own[..., second]).clamp(-PRODUCT_CLIP, PRODUCT_CLIP)
+            parts.append(products / math.sqrt(len(first)))
+        if self.start_columns:
+            parts.append(x[..., -self.start_columns :])
         return torch.cat(parts, dim=-1)
+
+    def warm_start(self, meta: Tensors, rows: Batch) -> Tensors:
+        """Without a body the features are known: the prior's mean is a ridge regression, its variance stays wide.
+
+        On a start the mean stays where it is: with the start, which rows like these have chosen already.
+
+        Its variance cannot be learned on the rows that the regression has seen: nothing seems to change there.
+        """
+        if self.hidden:
+            return {}
+        wide = {"prior_log_var": torch.zeros(self.width)}
+        if self.start_columns:
+            return {**wide, "prior_mean": meta["prior_mean"]}
+        phi = self.features(meta, rows.x).flatten(0, 1)
+        gram = phi.mT @ phi + RIDGE * torch.eye(self.width)
+        return {**wide, "prior_mean": torch.linalg.solve(gram, phi.mT @ self._targets(rows).flatten(0, 1))}
 
     def init(self, meta: Tensors, streams: int) -> Tensors:
         """All members and the challenger at the prior."""
@@ -126,7 +166,7 @@ class BayesHead:
         prior = self._prior(meta)
         state = {
             "W": prior.W.expand(*axes, -1, -1).clone(),
-            "P": prior.P.expand(*axes, -1, -1).clone(),
+            "P": (prior.P * self._scales(prior.P)).expand(streams, -1, -1, -1).clone(),
         }
         if self.task == "regression":
             state["noise"] = meta["log_noise"].exp().expand(*axes, -1).clone()
@@ -199,6 +239,9 @@ class BayesHead:
         decay = (1 - 1 / taus)[:, None, None] ** (0.5 * apart.abs())
         scaled = phi @ meta["prior_factor"] if self.full_prior else phi * (0.5 * meta["prior_log_var"]).exp()
         gram = scaled @ scaled.mT * decay
+        if self.prior_scales:
+            turn = torch.arange(tasks) % self.members
+            gram = gram * torch.tensor(self.prior_scales, dtype=phi.dtype, device=phi.device)[turn, None, None]
         factor = torch.linalg.cholesky(gram + torch.eye(rows, dtype=phi.dtype, device=phi.device))
         start = phi @ meta["prior_mean"]
         residual = (self._targets(batch) - start) * batch.mask[..., None]
@@ -219,6 +262,11 @@ class BayesHead:
         if self.full_prior:
             return _Posterior(meta["prior_mean"], meta["prior_factor"] @ meta["prior_factor"].mT)
         return _Posterior(meta["prior_mean"], torch.diag(meta["prior_log_var"].exp()))
+
+    def _scales(self, like: Tensor) -> Tensor:
+        """(M, 1, 1) factors of the prior's covariance, the challenger's 1 last."""
+        factors = [*(self.prior_scales or [1.0] * self.members), 1.0]
+        return torch.tensor(factors, dtype=like.dtype, device=like.device)[:, None, None]
 
     def _targets(self, batch: Batch) -> Tensor:
         """Regression targets (S, B, O), or classes as ±1 one-hot (S, B, C)."""
@@ -258,7 +306,9 @@ class BayesHead:
         log_keep = torch.log1p(-1 / torch.tensor([*self.tau_rows, self.challenger_tau_rows], dtype=post.W.dtype))
         gamma = (0.5 * log_keep.to(post.W.device) * rows[:, None]).exp()[..., None, None]  # (S, M, 1, 1)
         prior = self._prior(meta)
-        return _Posterior(torch.lerp(prior.W, post.W, gamma), torch.lerp(prior.P, post.P, gamma.square()))
+        return _Posterior(
+            torch.lerp(prior.W, post.W, gamma), torch.lerp(prior.P * self._scales(prior.P), post.P, gamma.square())
+        )
 
 
 class _Conditioned(NamedTuple):
