@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models import committee
-from models.detectors import DETECTORS, Detector, Signals
+from models import committee, suspicion
+from models.detectors import DETECTORS, Detector, Signals, Verdict, WeighsHypotheses
+from models.errors import InputError
 from models.features import init_standardiser, input_width, network_inputs, update_standardiser
-from models.learners import LEARNERS, Learner
+from models.learners import LEARNERS, KeepsPosteriors, Learner
 from models.memory import Rows, init_memory, push_window, remember, window_batch
 from models.types import Batch, Evidence, ModelSpec, Predictive, Tensors
 
@@ -34,7 +35,11 @@ class Plan:
 
     @classmethod
     def of(cls, spec: ModelSpec) -> "Plan":
-        """Look up the spec's learners and detector in their tables."""
+        """Look up the spec's learners and detector in their tables.
+
+        Raises:
+            InputError: The detector weighs hypotheses, which the experts cannot be.
+        """
         width = input_width(spec)
         learners = {
             expert.name: LEARNERS[expert.learner](
@@ -42,12 +47,22 @@ class Plan:
             )
             for expert in spec.experts
         }
-        return cls(spec, learners, DETECTORS[spec.detector.name](**spec.detector.settings))
+        detector = DETECTORS[spec.detector.name](**spec.detector.settings)
+        if isinstance(detector, WeighsHypotheses):
+            learners = _hypotheses(spec, learners, detector.hypotheses)
+        return cls(spec, learners, detector)
 
     @property
     def keeps_window(self) -> bool:
         """Whether a stream retains rows: not where every re-adaptation takes over a challenger."""
+        if self.weighs_hypotheses:
+            return False
         return not (self.detector.compares_challenger and all(one.keeps_challenger for one in self.learners.values()))
+
+    @property
+    def weighs_hypotheses(self) -> bool:
+        """Whether the detector's belief over the members is what is served."""
+        return isinstance(self.detector, WeighsHypotheses)
 
     @property
     def members(self) -> int:
@@ -103,6 +118,7 @@ def init(plan: Plan, meta: Tensors, streams: int) -> Tensors:
     state: Tensors = {
         **init_standardiser(spec, streams),
         "weights": committee.init_weights(streams, plan.members),
+        **suspicion.init_suspicion(streams),
         **init_memory(spec, streams, window_rows=spec.window_rows if plan.keeps_window else 0),
         "rows_seen": torch.zeros(streams, dtype=torch.int64),
         "drift_row": torch.full((streams,), NEVER, dtype=torch.int64),
@@ -117,14 +133,18 @@ def init(plan: Plan, meta: Tensors, streams: int) -> Tensors:
 
 def predict(plan: Plan, meta: Tensors, state: Tensors, z: Tensor) -> tuple[Predictive, Predictive]:
     """What is served for rows z (S, B, D + L), and all members' distributions, the challenger last."""
-    members = _members(plan, meta, state, network_inputs(plan.spec, state["x_mean"], state["x_var"], z))
-    return committee.serve(plan.spec.task, members, state["weights"], plan.spec.challenger_share), members
+    x = network_inputs(plan.spec, state["x_mean"], state["x_var"], z)
+    members = _members(plan, meta, state, x)
+    weighed = members
+    if suspicion.needs_fresh(state):
+        weighed = suspicion.with_fresh(members, _fresh_start(plan, meta, x))
+    return committee.mixed(plan.spec.task, weighed, suspicion.full_weights(plan.spec, state)), members
 
 
 def initial_state(plan: Plan, meta: Tensors) -> Tensors:
     """What ``predict`` needs of a state, for one stream at the meta-initialization."""
     fresh = init_standardiser(plan.spec, 1)
-    fresh["weights"] = committee.init_weights(1, plan.members)
+    fresh |= {"weights": committee.init_weights(1, plan.members), **suspicion.init_suspicion(1)}
     for name, learner in plan.learners.items():
         fresh |= _prefixed(name, learner.init(_part(meta, name), 1))
     return fresh
@@ -183,7 +203,6 @@ def step(
         The new state, and what was observed from the state before.
     """
     spec = plan.spec
-    h0 = spec.challenger_share
     x = network_inputs(spec, state["x_mean"], state["x_var"], rows.z)
     y = rows.y if spec.task == "regression" else rows.y[..., 0].to(torch.int64)
     batch = Batch(x, y, rows.mask)
@@ -195,12 +214,16 @@ def step(
         new["window_z"], new["window_y"] = push_window(spec, state, rows, count)
         window = window_batch(spec, state, new)
     evidence = _learn(plan, meta, state, new, batch, window)
-    served = committee.serve(spec.task, evidence.predictive, state["weights"], h0)
-    nll = committee.row_nll(spec.task, evidence.predictive, state["weights"], h0, y)
+    full, weighed, start_over = suspicion.full_weights(spec, state), evidence.predictive, None
+    if suspicion.needs_fresh(state):
+        start_over = _fresh_start(plan, meta, x)
+        weighed = suspicion.with_fresh(weighed, start_over)
+    served = committee.mixed(spec.task, weighed, full)
+    nll = committee.mixed_nll(spec.task, weighed, full, y)
     initial, start, initial_members = predict_initial(plan, meta, rows.z, fresh)
-    initial_nll = committee.row_nll(spec.task, initial_members, start["weights"], h0, y)
+    initial_nll = committee.row_nll(spec.task, initial_members, start["weights"], spec.challenger_share, y)
 
-    signals = _signals(spec, state["weights"], served, evidence, nll, y, rows.mask)
+    signals = _signals(plan, state, served, evidence, start_over, nll, y, rows.mask)
     detector_state = {
         key.removeprefix("detector."): value.numpy(force=True)
         for key, value in state.items()
@@ -217,11 +240,22 @@ def step(
             np.broadcast_to(np.float64(verdict.threshold), verdict.statistic.shape),
         )
     new["weights"] = committee.update_weights(state["weights"], evidence.robust[:, :-1], count, spec.share)
-    rows_used = _readapt(plan, meta, new, decisions, torch.from_numpy(verdict.idle) & (count > 0))
+    new["rows_seen"] = state["rows_seen"] + count
+    if verdict.restart is not None:
+        _restart(plan, meta, new, torch.from_numpy(verdict.restart), batch)
+    if verdict.belief is not None:
+        rows_used = _succeed(plan, meta, new, decisions, verdict)
+    else:
+        rows_used = _readapt(plan, meta, new, decisions, torch.from_numpy(verdict.idle) & (count > 0))
+    if verdict.suspicion is not None:
+        fresh_nll = None if start_over is None else committee.member_nll(spec.task, start_over, y)[:, 0]
+        changed = suspicion.change_probability(full, evidence, fresh_nll, state["hazard"], rows.mask)
+        new["changes"] = torch.where(count > 0, state["changes"] + changed, state["changes"])
+        suspected = torch.from_numpy(verdict.suspicion * ~decisions.drift).to(changed.dtype)
+        new |= suspicion.suspect(spec, state, new, suspected, count)
 
     new["x_mean"], new["x_var"] = update_standardiser(spec, state["x_mean"], state["x_var"], rows.z, rows.mask)
     new |= remember(spec, state, y, rows.mask)
-    new["rows_seen"] = state["rows_seen"] + count
     drift = torch.from_numpy(decisions.drift)
     new["drift_row"] = torch.where(drift, new["rows_seen"], state["drift_row"])
     new["warned"] = torch.where(count > 0, torch.from_numpy(decisions.warning) & ~drift, state["warned"])
@@ -235,7 +269,7 @@ def step(
 def reset(plan: Plan, meta: Tensors, state: Tensors) -> Tensors:
     """Back to the meta-initialization; counters and the known labels stay."""
     fresh = init(plan, meta, state["rows_seen"].shape[0])
-    return fresh | {key: state[key] for key in ("known", "known_mean", "rows_seen", "rolling")}
+    return fresh | {key: state[key] for key in ("known", "known_mean", "rows_seen", "changes", "rolling")}
 
 
 def _members(plan: Plan, meta: Tensors, state: Tensors, x: Tensor) -> Predictive:
@@ -276,21 +310,85 @@ def _challenger_last(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat([*(part[:, :-1] for part in parts), parts[0][:, -1:]], dim=1)
 
 
+def _hypotheses(spec: ModelSpec, learners: Mapping[str, Learner], count: int) -> Mapping[str, Learner]:
+    """The one expert with a member for each hypothesis; its challenger is the fresh one."""
+    able = {name: one.holding(count - 1) for name, one in learners.items() if isinstance(one, KeepsPosteriors)}
+    if len(able) != 1 or len(learners) != 1:
+        experts = ", ".join(f"{expert.name} ({expert.learner})" for expert in spec.experts)
+        raise InputError(
+            ("config", "detector"),
+            f"{spec.detector.name} weighs posteriors of one expert that can start anew with any batch (a Bayesian head), "
+            f"this model serves {experts}; choose another detector",
+        )
+    return able
+
+
+def _fresh_start(plan: Plan, meta: Tensors, x: Tensor) -> Predictive:
+    """The first expert's meta-initialization as one more member (S, 1, B, ·), on the stream's own inputs x (S, B, F)."""
+    name, learner = next(iter(plan.learners.items()))
+    own = _part(meta, name)
+    found = learner.predict(own, learner.init(own, 1), x.flatten(0, 1)[None])
+    last = Predictive(found.mean[:, -1:], found.var[:, -1:] if found.var.numel() else found.var)
+    return _unjoined(last, *x.shape[:2])
+
+
 def _signals(
-    spec: ModelSpec, weights: Tensor, served: Predictive, evidence: Evidence, nll: Tensor, y: Tensor, mask: Tensor
+    plan: Plan,
+    state: Tensors,
+    served: Predictive,
+    evidence: Evidence,
+    start_over: Predictive | None,
+    nll: Tensor,
+    y: Tensor,
+    mask: Tensor,
 ) -> Signals:
+    spec = plan.spec
     if spec.task == "classification":
         error = (served.mean.argmax(-1) != y).to(nll.dtype)
     else:
         error = (served.mean - y).square().sum(-1)
-    live = torch.logsumexp(weights + evidence.robust[:, :-1], dim=1)
+    live = torch.logsumexp(state["weights"] + evidence.robust[:, :-1], dim=1)
+    fresh = gain = None
+    if start_over is not None:
+        likelihood = suspicion.fresh_likelihood(spec, start_over, y, mask)
+        fresh = torch.where(state["hazard"] > 0, likelihood, -torch.inf).to(torch.float64).numpy(force=True)
+    if plan.detector.compares_challenger:
+        gain = suspicion.rate_gain(spec, state).to(torch.float64).numpy(force=True)
     return Signals(
         error=error.to(torch.float64).numpy(force=True),
         nll=nll.to(torch.float64).numpy(force=True),
         mask=mask.numpy(force=True),
         live=live.to(torch.float64).numpy(force=True),
         challenger=evidence.robust[:, -1].to(torch.float64).numpy(force=True),
+        fresh=fresh,
+        gain=gain,
+        members=evidence.joint.to(torch.float64).numpy(force=True),
     )
+
+
+def _restart(plan: Plan, meta: Tensors, new: Tensors, chosen: Tensor, batch: Batch) -> None:
+    """In ``new``, challengers whose start was the wrong one become the initialization that has learned the batch."""
+    if not bool(chosen.any()):
+        return
+    for name, learner in plan.learners.items():
+        if isinstance(learner, KeepsPosteriors):
+            new |= _prefixed(name, learner.restart(_part(meta, name), _part(new, name), chosen, batch))
+
+
+def _succeed(plan: Plan, meta: Tensors, new: Tensors, decisions: Decisions, verdict: Verdict) -> Tensor:
+    """Make the belief what is served, and room for the next hypothesis. Returns rows of the new regime (S,)."""
+    if verdict.belief is None or verdict.place is None:
+        raise TypeError("a detector that weighs hypotheses gives its belief and the place of the newest one")
+    place, idle = torch.from_numpy(verdict.place), torch.from_numpy(verdict.idle)
+    for name, learner in plan.learners.items():
+        if isinstance(learner, KeepsPosteriors):
+            new |= _prefixed(name, learner.succeed(_part(meta, name), _part(new, name), place, idle))
+    found = suspicion.from_belief(plan.spec, torch.from_numpy(verdict.belief))
+    for name, value in found.items():
+        kept = idle.view(-1, *[1] * (value.dim() - 1))
+        new[name] = torch.where(kept, value.to(new[name].dtype), new[name])
+    since = torch.from_numpy(decisions.rows_since_change).clamp_min(0)
+    return torch.where(torch.from_numpy(decisions.drift), since, 0)
 
 
 def _readapt(plan: Plan, meta: Tensors, new: Tensors, decisions: Decisions, idle: Tensor) -> Tensor:
@@ -321,7 +419,8 @@ def _readapt(plan: Plan, meta: Tensors, new: Tensors, decisions: Decisions, idle
 
 def _all_finite(plan: Plan, new: Tensors) -> Tensor:
     """(S,) whether what learning changed is finite: a sum is not where a part is not."""
-    changed = [key for key in new if key.split(".", 1)[0] in plan.learners] + ["weights", "x_mean", "x_var"]
+    changed = [key for key in new if key.split(".", 1)[0] in plan.learners]
+    changed += ["weights", "odds", "changes", "x_mean", "x_var"]
     streams = new["rows_seen"].shape[0]
     sums = [new[key].reshape(streams, -1).sum(1) for key in changed if new[key].is_floating_point()]
     return torch.stack(sums).isfinite().all(0)

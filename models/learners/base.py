@@ -1,6 +1,6 @@
 """The interface that every learner has."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -90,6 +90,23 @@ class Learner(Protocol):
             progress: Fraction of meta-training done, for objectives that move along; 1, the final objective, is what
                 meta-validation judges by.
         """
+        ...
+
+
+@runtime_checkable
+class KeepsPosteriors(Learner, Protocol):
+    """A learner whose members are posteriors from different starts, so that one can take another's place."""
+
+    def holding(self, members: int) -> Self:
+        """The same with ``members`` live members that forget nothing, for a detector that weighs hypotheses."""
+        ...
+
+    def restart(self, meta: Tensors, state: Tensors, chosen: Tensor, batch: Batch) -> Tensors:
+        """The challenger of the chosen streams (S,) becomes the meta-initialization that has learned the batch."""
+        ...
+
+    def succeed(self, meta: Tensors, state: Tensors, place: Tensor, idle: Tensor) -> Tensors:
+        """The challenger takes the place (S,) of a live member, of none where it is -1; then an idle one (S,) restarts."""
         ...
 
 

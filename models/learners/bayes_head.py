@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -40,6 +40,9 @@ class BayesHead:
     that starts from the prior whenever the detector's statistic is at zero. Classes are regressed one-hot (±1) and
     read off as softmax(a·m/√(1+b·v)) with v = φᵀPφ.
 
+    The noise level belongs to a member: the challenger starts at the live ones' and brings its own when they take it
+    over, so that rows which nobody could foresee do not blur a new regime.
+
     Args:
         task: What the outputs mean.
         inputs: F, width of the network's input.
@@ -47,7 +50,7 @@ class BayesHead:
         hidden: Widths of the body's layers; the last is squashed by tanh and becomes features.
         full_prior: Whether A is any matrix; else P0 is diagonal, which asks less of few rows.
         skip: Whether the standardised inputs are features too, beside the body's.
-        tau_rows: Forgetting times of the live members, in rows, each > 1.
+        tau_rows: Forgetting times of the live members, in rows, each > 1; infinite forgets nothing.
         challenger_tau_rows: Forgetting time of the challenger, in rows.
         delay_rows: In meta-training, how many rows of the stream come before a label is known.
         noise_rate: Rate, per row, at which a stream's noise level is tracked (regression).
@@ -179,7 +182,40 @@ class BayesHead:
         new = dict(state)
         new["W"] = torch.cat([torch.where(live, taken.W, W[:, :-1]), torch.where(restart, prior.W, W[:, -1:])], dim=1)
         new["P"] = torch.cat([torch.where(live, taken.P, P[:, :-1]), torch.where(restart, prior.P, P[:, -1:])], dim=1)
+        if "noise" in state:
+            noise = state["noise"]
+            level = torch.where(live[..., 0], noise[:, -1:], noise[:, :-1]) if since is None else noise[:, :-1]
+            own = torch.where(restart[..., 0], level.mean(1, keepdim=True), noise[:, -1:])
+            new["noise"] = torch.cat([level, own], dim=1)
         return new
+
+    def holding(self, members: int) -> "BayesHead":
+        """The same head with members that learn by conjugate updates alone."""
+        return replace(self, tau_rows=(math.inf,) * members, challenger_tau_rows=math.inf)
+
+    def restart(self, meta: Tensors, state: Tensors, chosen: Tensor, batch: Batch) -> Tensors:
+        """The challenger of the chosen streams becomes the prior given the batch, at the stream's own noise."""
+        start = self.init(meta, chosen.shape[0])
+        if "noise" in state:
+            start["noise"] = state["noise"][:, :-1].mean(1, keepdim=True).expand_as(state["noise"])
+        grown, _ = self.update(meta, start, batch, batch)
+        moved = {}
+        for name, value in state.items():
+            here = chosen.view(-1, *[1] * (value.dim() - 1))
+            moved[name] = torch.cat([value[:, :-1], torch.where(here, grown[name][:, -1:], value[:, -1:])], dim=1)
+        return moved
+
+    def succeed(self, meta: Tensors, state: Tensors, place: Tensor, idle: Tensor) -> Tensors:
+        """The challenger with all it has learned takes a live member's place; an idle one goes back to the prior."""
+        start = self.init(meta, 1)
+        chosen = torch.arange(self.members, device=place.device) == place[:, None]  # (S, M)
+        moved = {}
+        for name, value in state.items():
+            shape = [1] * (value.dim() - 2)
+            live = torch.where(chosen.view(*chosen.shape, *shape), value[:, -1:], value[:, :-1])
+            last = torch.where(idle.view(-1, 1, *shape), start[name][:, -1:], value[:, -1:])
+            moved[name] = torch.cat([live, last], dim=1)
+        return moved
 
     def meta_loss(self, meta: Tensors, episode: Episode, progress: float = 1.0) -> Tensor:
         """Mean loss of the query rows, each given the support and the query rows whose labels are known by then.
