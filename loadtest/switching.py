@@ -10,6 +10,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -59,12 +60,12 @@ Policy = Callable[[Tensors, SwitchingStreams, float], Tensor]
 """(learned tensors, streams with one row a step, hazard) to the loss (S, N) of each row in nats."""
 
 
-def prior(seed: int, share: float = 1.0) -> Tensors:
-    """The Bayesian head of the few-shot benchmark, meta-trained on tasks with 0 to 20 points."""
+def prior(seed: int, share: float = 1.0, family: Sinusoid = FAMILY) -> Tensors:
+    """The Bayesian head of the few-shot benchmark, meta-trained on a family's tasks with 0 to 20 points."""
     method = METHODS["bayes_head"]
     iterations = max(1, round(method.training["iterations"] * share))
     trained = meta_train(
-        method.build(), method.source, generator=torch.Generator().manual_seed(seed),
+        method.build(), replace(method.source, family=family), generator=torch.Generator().manual_seed(seed),
         **{**method.training, "iterations": iterations},
     )  # fmt: skip
     return trained.meta
@@ -255,7 +256,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--streams", type=int, default=STREAMS, help=f"streams a seed and hazard (default: {STREAMS})")
     parser.add_argument("--steps", type=int, default=STEPS, help=f"rows a stream (default: {STEPS})")
     parser.add_argument("--share", type=float, default=1.0, help="share of the training (default: 1, the protocol's)")
-    parser.add_argument("--json", type=Path, default=Path("build/switching.json"), help="figures (default: %(default)s)")
+    parser.add_argument(
+        "--json", type=Path, default=Path("build/switching.json"), help="figures (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     figures = measure(options.seeds, options.streams, options.steps, options.share)

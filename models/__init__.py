@@ -35,6 +35,7 @@ from models.training import TrainingReport, TrainProgress, TrainSettings
 from models.types import (
     Batch,
     DetectorChoice,
+    Episode,
     Expert,
     Feature,
     FloatArray,
@@ -55,6 +56,7 @@ __all__ = [
     "Decision",
     "DetectorChoice",
     "Engine",
+    "Episode",
     "Evaluation",
     "Expert",
     "Feature",

@@ -60,6 +60,11 @@ class Plan:
         return not (self.detector.compares_challenger and all(one.keeps_challenger for one in self.learners.values()))
 
     @property
+    def can_start_anew(self) -> bool:
+        """Whether a fresh start is something else than the first expert's challenger."""
+        return isinstance(next(iter(self.learners.values())), KeepsPosteriors)
+
+    @property
     def weighs_hypotheses(self) -> bool:
         """Whether the detector's belief over the members is what is served."""
         return isinstance(self.detector, WeighsHypotheses)
@@ -137,7 +142,9 @@ def predict(plan: Plan, meta: Tensors, state: Tensors, z: Tensor) -> tuple[Predi
     members = _members(plan, meta, state, x)
     weighed = members
     if suspicion.needs_fresh(state):
-        weighed = suspicion.with_fresh(members, _fresh_start(plan, meta, x))
+        name = next(iter(plan.learners))
+        one, own = _anew(plan, meta, state, name)
+        weighed = suspicion.with_fresh(members, one.predict(_part(meta, name), own, x))
     return committee.mixed(plan.spec.task, weighed, suspicion.full_weights(plan.spec, state)), members
 
 
@@ -216,8 +223,8 @@ def step(
     evidence = _learn(plan, meta, state, new, batch, window)
     full, weighed, start_over = suspicion.full_weights(spec, state), evidence.predictive, None
     if suspicion.needs_fresh(state):
-        start_over = _fresh_start(plan, meta, x)
-        weighed = suspicion.with_fresh(weighed, start_over)
+        start_over = _learn_anew(plan, meta, state, next(iter(plan.learners)), batch)[1]
+        weighed = suspicion.with_fresh(weighed, start_over.predictive)
     served = committee.mixed(spec.task, weighed, full)
     nll = committee.mixed_nll(spec.task, weighed, full, y)
     initial, start, initial_members = predict_initial(plan, meta, rows.z, fresh)
@@ -242,17 +249,20 @@ def step(
     new["weights"] = committee.update_weights(state["weights"], evidence.robust[:, :-1], count, spec.share)
     new["rows_seen"] = state["rows_seen"] + count
     if verdict.restart is not None:
-        _restart(plan, meta, new, torch.from_numpy(verdict.restart), batch)
+        _restart(plan, meta, state, new, torch.from_numpy(verdict.restart), batch)
     if verdict.belief is not None:
         rows_used = _succeed(plan, meta, new, decisions, verdict)
     else:
         rows_used = _readapt(plan, meta, new, decisions, torch.from_numpy(verdict.idle) & (count > 0))
     if verdict.suspicion is not None:
-        fresh_nll = None if start_over is None else committee.member_nll(spec.task, start_over, y)[:, 0]
-        changed = suspicion.change_probability(full, evidence, fresh_nll, state["hazard"], rows.mask)
+        changed = suspicion.change_probability(
+            full, evidence.joint, None if start_over is None else start_over.joint, state["hazard"]
+        )
         new["changes"] = torch.where(count > 0, state["changes"] + changed, state["changes"])
         suspected = torch.from_numpy(verdict.suspicion * ~decisions.drift).to(changed.dtype)
         new |= suspicion.suspect(spec, state, new, suspected, count)
+        if not plan.can_start_anew:
+            new["hazard"] = state["hazard"]
 
     new["x_mean"], new["x_var"] = update_standardiser(spec, state["x_mean"], state["x_var"], rows.z, rows.mask)
     new |= remember(spec, state, y, rows.mask)
@@ -323,13 +333,18 @@ def _hypotheses(spec: ModelSpec, learners: Mapping[str, Learner], count: int) ->
     return able
 
 
-def _fresh_start(plan: Plan, meta: Tensors, x: Tensor) -> Predictive:
-    """The first expert's meta-initialization as one more member (S, 1, B, ·), on the stream's own inputs x (S, B, F)."""
-    name, learner = next(iter(plan.learners.items()))
-    own = _part(meta, name)
-    found = learner.predict(own, learner.init(own, 1), x.flatten(0, 1)[None])
-    last = Predictive(found.mean[:, -1:], found.var[:, -1:] if found.var.numel() else found.var)
-    return _unjoined(last, *x.shape[:2])
+def _anew(plan: Plan, meta: Tensors, state: Tensors, name: str) -> tuple[Learner, Tensors]:
+    """An expert's start that no row has been learned from, at each stream's own noise."""
+    learner = plan.learners[name]
+    if not isinstance(learner, KeepsPosteriors):
+        raise TypeError(f"expert {name} cannot start anew beside its challenger")
+    return learner.anew(_part(meta, name), _part(state, name))
+
+
+def _learn_anew(plan: Plan, meta: Tensors, state: Tensors, name: str, batch: Batch) -> tuple[Tensors, Evidence]:
+    """What such a start is after the batch, and how well it had foreseen it: one member."""
+    one, own = _anew(plan, meta, state, name)
+    return one.update(_part(meta, name), own, batch, batch)
 
 
 def _signals(
@@ -337,7 +352,7 @@ def _signals(
     state: Tensors,
     served: Predictive,
     evidence: Evidence,
-    start_over: Predictive | None,
+    start_over: Evidence | None,
     nll: Tensor,
     y: Tensor,
     mask: Tensor,
@@ -350,8 +365,8 @@ def _signals(
     live = torch.logsumexp(state["weights"] + evidence.robust[:, :-1], dim=1)
     fresh = gain = None
     if start_over is not None:
-        likelihood = suspicion.fresh_likelihood(spec, start_over, y, mask)
-        fresh = torch.where(state["hazard"] > 0, likelihood, -torch.inf).to(torch.float64).numpy(force=True)
+        likelihood = torch.where(state["hazard"] > 0, start_over.robust[:, -1], -torch.inf)
+        fresh = likelihood.to(torch.float64).numpy(force=True)
     if plan.detector.compares_challenger:
         gain = suspicion.rate_gain(spec, state).to(torch.float64).numpy(force=True)
     return Signals(
@@ -366,13 +381,14 @@ def _signals(
     )
 
 
-def _restart(plan: Plan, meta: Tensors, new: Tensors, chosen: Tensor, batch: Batch) -> None:
+def _restart(plan: Plan, meta: Tensors, state: Tensors, new: Tensors, chosen: Tensor, batch: Batch) -> None:
     """In ``new``, challengers whose start was the wrong one become the initialization that has learned the batch."""
     if not bool(chosen.any()):
         return
     for name, learner in plan.learners.items():
         if isinstance(learner, KeepsPosteriors):
-            new |= _prefixed(name, learner.restart(_part(meta, name), _part(new, name), chosen, batch))
+            grown, _ = _learn_anew(plan, meta, state, name, batch)
+            new |= _prefixed(name, learner.restart(_part(new, name), chosen, grown))
 
 
 def _succeed(plan: Plan, meta: Tensors, new: Tensors, decisions: Decisions, verdict: Verdict) -> Tensor:

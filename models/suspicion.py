@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from models import committee
-from models.losses import masked_sum, student_t_log_density
-from models.types import Evidence, ModelSpec, Predictive, Tensors
+from models.types import ModelSpec, Predictive, Tensors
 
-PRIOR_ROWS = 20.0
+PRIOR_ROWS = 10.0
 """Rows that the model's share counts for, against what the stream's own rows say about its rate of changes."""
 RATE_MAX = 0.5
 SUSPICION_MAX = 50.0
@@ -53,15 +52,6 @@ def with_fresh(members: Predictive, fresh: Predictive) -> Predictive:
     return Predictive(torch.cat([members.mean, fresh.mean], dim=1), var)
 
 
-def fresh_likelihood(spec: ModelSpec, fresh: Predictive, y: Tensor, mask: Tensor) -> Tensor:
-    """(S,) log-likelihood of the batch's rows, each on its own, under a fresh start (heavy-tailed for regression)."""
-    if spec.task == "classification":
-        rows = -committee.member_nll(spec.task, fresh, y)[:, 0]
-    else:
-        rows = student_t_log_density(fresh.mean[:, 0], fresh.var[:, 0], y)
-    return masked_sum(rows, mask)
-
-
 def change_rate(spec: ModelSpec, state: Tensors) -> Tensor:
     """(S,) expected rate of changes, per row."""
     changes = PRIOR_ROWS * spec.challenger_share + state["changes"]
@@ -73,23 +63,18 @@ def rate_gain(spec: ModelSpec, state: Tensors) -> Tensor:
     return (torch.logit(change_rate(spec, state)) - _logit(spec.challenger_share)).clamp_min(0.0)
 
 
-def change_probability(
-    full: Tensor, evidence: Evidence, fresh_nll: Tensor | None, hazard: Tensor, mask: Tensor
-) -> Tensor:
+def change_probability(full: Tensor, joint: Tensor, fresh: Tensor | None, hazard: Tensor) -> Tensor:
     """(S,) probability that a change came just before the batch, given the batch.
 
     Args:
         full: What ``full_weights`` gave for the batch.
-        evidence: Of the batch.
-        fresh_nll: (S, B) loss of each row under a fresh start, where ``full`` has one.
+        joint: (S, M + 1) log-likelihood of the batch under live members and challenger.
+        fresh: (S, 1) the same under a fresh start, where ``full`` has one.
         hazard: (S,) as in the state before the batch.
-        mask: (S, B).
     """
-    joint = evidence.joint
-    if fresh_nll is None:
+    if fresh is None:
         return torch.softmax(full + joint, dim=1)[:, -1]
-    joint = torch.cat([joint, -masked_sum(fresh_nll, mask)[:, None]], dim=1)
-    posterior = torch.softmax(full + joint, dim=1)
+    posterior = torch.softmax(full + torch.cat([joint, fresh], dim=1), dim=1)
     return torch.where(hazard > 0, posterior[:, -1], posterior[:, -2])
 
 

@@ -101,8 +101,12 @@ class KeepsPosteriors(Learner, Protocol):
         """The same with ``members`` live members that forget nothing, for a detector that weighs hypotheses."""
         ...
 
-    def restart(self, meta: Tensors, state: Tensors, chosen: Tensor, batch: Batch) -> Tensors:
-        """The challenger of the chosen streams (S,) becomes the meta-initialization that has learned the batch."""
+    def anew(self, meta: Tensors, state: Tensors) -> tuple[Learner, Tensors]:
+        """A start that no row has been learned from: a learner without live members, and its challenger's state."""
+        ...
+
+    def restart(self, state: Tensors, chosen: Tensor, grown: Tensors) -> Tensors:
+        """The challenger of the chosen streams (S,) becomes what ``anew`` has grown to."""
         ...
 
     def succeed(self, meta: Tensors, state: Tensors, place: Tensor, idle: Tensor) -> Tensors:

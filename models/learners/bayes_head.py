@@ -10,7 +10,14 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from models.learners.base import EVERY_TASK
-from models.losses import cross_entropy, gaussian_nll, masked_mean, masked_sum, track_variance
+from models.losses import (
+    cross_entropy,
+    gaussian_nll,
+    masked_mean,
+    masked_sum,
+    student_t_log_density,
+    track_variance,
+)
 from models.networks import Mlp
 from models.types import Batch, Episode, Evidence, Predictive, TaskKind, Tensors
 
@@ -20,8 +27,6 @@ CHUNK_ROWS = 64
 NOISE_FLOOR = 1e-6
 """Least noise variance, in units of the standardised target."""
 LOG_2PI = math.log(2 * math.pi)
-LOG_T4 = math.log(3 / 8)
-"""Log density of a Student-t with 4 degrees of freedom at its centre."""
 
 
 class _Posterior(NamedTuple):
@@ -193,16 +198,20 @@ class BayesHead:
         """The same head with members that learn by conjugate updates alone."""
         return replace(self, tau_rows=(math.inf,) * members, challenger_tau_rows=math.inf)
 
-    def restart(self, meta: Tensors, state: Tensors, chosen: Tensor, batch: Batch) -> Tensors:
-        """The challenger of the chosen streams becomes the prior given the batch, at the stream's own noise."""
-        start = self.init(meta, chosen.shape[0])
+    def anew(self, meta: Tensors, state: Tensors) -> tuple["BayesHead", Tensors]:
+        """The prior alone, at each stream's own noise level, and the head that moves it."""
+        one = replace(self, tau_rows=())
+        start = one.init(meta, len(state["W"]))
         if "noise" in state:
-            start["noise"] = state["noise"][:, :-1].mean(1, keepdim=True).expand_as(state["noise"])
-        grown, _ = self.update(meta, start, batch, batch)
+            start["noise"] = state["noise"][:, :-1].mean(1, keepdim=True)
+        return one, start
+
+    def restart(self, state: Tensors, chosen: Tensor, grown: Tensors) -> Tensors:
+        """The challenger of the chosen streams becomes what ``anew`` has grown to."""
         moved = {}
         for name, value in state.items():
             here = chosen.view(-1, *[1] * (value.dim() - 1))
-            moved[name] = torch.cat([value[:, :-1], torch.where(here, grown[name][:, -1:], value[:, -1:])], dim=1)
+            moved[name] = torch.cat([value[:, :-1], torch.where(here, grown[name], value[:, -1:])], dim=1)
         return moved
 
     def succeed(self, meta: Tensors, state: Tensors, place: Tensor, idle: Tensor) -> Tensors:
@@ -283,10 +292,11 @@ class BayesHead:
             gained = masked_sum(-cross_entropy(log_p, batch.y[:, None].expand(log_p.shape[:-1])), mask)
             return gained, gained
         level = noise[:, :, None, :]
-        log_scale = self.outputs * spread.log()[..., 0] + 0.5 * level.log().sum(-1)
+        chained = self.outputs * spread.log()[..., 0]
+        log_scale = chained + 0.5 * level.log().sum(-1)
         z2 = white.square() / level
         joint = masked_sum(-0.5 * (z2 + LOG_2PI).sum(-1) - log_scale, mask)
-        robust = masked_sum(_heavy_tailed(z2).sum(-1) - log_scale, mask)
+        robust = masked_sum(student_t_log_density(white, level, torch.zeros_like(white)) - chained, mask)
         return joint, robust
 
     def _revert(self, meta: Tensors, post: _Posterior, rows: Tensor) -> _Posterior:
@@ -311,11 +321,6 @@ class _Conditioned(NamedTuple):
     v: Tensor
     white: Tensor
     spread: Tensor
-
-
-def _heavy_tailed(z2: Tensor) -> Tensor:
-    """Student-t log density with 4 degrees of freedom of standardised residuals, given their squares."""
-    return LOG_T4 - 2.5 * (z2 / 4).log1p()
 
 
 def _condition(post: _Posterior, phi: Tensor, target: Tensor) -> tuple[_Posterior, _Conditioned]:

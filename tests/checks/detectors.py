@@ -26,7 +26,9 @@ def of_members(
 def quiet(streams: int, rows: int = 4, level: float = 0.5) -> Signals:
     """A batch as well predicted as every other: errors constant, the challenger a nat behind."""
     signal = np.full((streams, rows), level)
-    return of_members(signal, signal, np.ones((streams, rows), dtype=bool), np.full(streams, -2.0), np.full(streams, -3.0))
+    return of_members(
+        signal, signal, np.ones((streams, rows), dtype=bool), np.full(streams, -2.0), np.full(streams, -3.0)
+    )
 
 
 def shocked(streams: int, rows: int = 4) -> Signals:
