@@ -44,7 +44,7 @@ HAZARD, ROWS_MAX = 0.01, 5
 WITHIN = 30
 """An alarm this many batches after a change, or less, has found it."""
 STREAMS, BATCHES = 640, 500
-SCAN_STREAMS = 128
+SCAN_STREAMS = 64
 STEADY_STREAMS, STEADY_BATCHES = 250, 400
 STREAM_SEED = 2_000
 FALSE_MAX, MISSED_MAX, DELAY_MAX, DELAY_RATIO_MAX = 0.1, 0.03, 0.3, 1 / 3
@@ -97,7 +97,7 @@ class Found(NamedTuple):
 
 
 def judge(alarms: Tensor, changed: Tensor) -> Found:
-    """Match alarms (S, N) with changes (S, N): the first alarm after a change, in time and before the next, finds it."""
+    """Match alarms (S, N) with changes (S, N): the first alarm in time and before the next change finds one."""
     changes, missed, delays, false = 0, 0, [], 0
     for own, at in zip(alarms.tolist(), changed.tolist(), strict=True):
         last, found = None, True

@@ -1,4 +1,4 @@
-"""Streams that switch between sinusoids, and how far adaptation stays behind an oracle: ``python -m loadtest.switching``.
+"""Streams that switch between sinusoids, and how far behind an oracle they are: ``python -m loadtest.switching``.
 
 A prior is meta-trained with each seed on tasks, never on streams. Then streams whose task is replaced with probability
 h before each row are predicted row by row, test then train. ``run_length`` (told h) and the default go through the
@@ -103,7 +103,7 @@ def served(detector: DetectorChoice, meta: Tensors, streams: SwitchingStreams) -
 
 @torch.no_grad()
 def restarted(meta: Tensors, streams: SwitchingStreams, restarts: Tensor) -> Tensor:
-    """Loss of the exact posterior of the rows since the last restart (S, N), which comes before its row is predicted."""
+    """Loss of the exact posterior of the rows since the last restart (S, N), which precedes its row's prediction."""
     head, losses = METHODS["bayes_head"].build(noise_rate=0.0), []
     fresh = head.init(meta, streams.x.shape[0])
     state = fresh
@@ -148,6 +148,10 @@ def forgetting(meta: Tensors, streams: SwitchingStreams, kept: float) -> Tensor:
     return torch.stack(losses, dim=1)
 
 
+def _window_policy(rows: int) -> Policy:
+    return lambda meta, streams, _: windowed(meta, streams, rows)
+
+
 def _never(streams: SwitchingStreams) -> Tensor:
     return torch.zeros_like(streams.changed)
 
@@ -155,12 +159,9 @@ def _never(streams: SwitchingStreams) -> Tensor:
 POLICIES: Mapping[str, Policy] = MappingProxyType(
     {
         ORACLE: lambda meta, streams, _: restarted(meta, streams, streams.changed),
-        RUN_LENGTH: lambda meta, streams, hazard: served(DetectorChoice("run_length", {"hazard": hazard}), meta, streams),
+        RUN_LENGTH: lambda meta, streams, h: served(DetectorChoice("run_length", {"hazard": h}), meta, streams),
         DEFAULT: lambda meta, streams, _: served(DetectorChoice(), meta, streams),
-        **{
-            f"window of {rows} rows": lambda meta, streams, _, rows=rows: windowed(meta, streams, rows)
-            for rows in WINDOWS
-        },
+        **{f"window of {rows} rows": _window_policy(rows) for rows in WINDOWS},
         f"forgetting {FORGETTING}": lambda meta, streams, _: forgetting(meta, streams, FORGETTING),
         "never reset": lambda meta, streams, _: restarted(meta, streams, _never(streams)),
     }
@@ -185,7 +186,7 @@ class Figures(NamedTuple):
     def missed(self) -> list[str]:
         """Targets that were not reached, as sentences."""
         return [
-            f"{policy}: {self.behind(policy, hazard):.3f} nats behind the oracle at hazard {hazard:g}, target {target:g}"
+            f"{policy}: {self.behind(policy, hazard):.3f} nats behind the oracle at {hazard:g}, target {target:g}"
             for policy, targets in TARGETS.items()
             for hazard, target in targets.items()
             if not self.behind(policy, hazard) <= target  # NaN misses

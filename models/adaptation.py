@@ -41,7 +41,7 @@ class Plan:
             InputError: The detector weighs hypotheses, which the experts cannot be.
         """
         width = input_width(spec)
-        learners = {
+        learners: Mapping[str, Learner] = {
             expert.name: LEARNERS[expert.learner](
                 task=spec.task, inputs=width, outputs=spec.outputs, **expert.hyper_parameters
             )
@@ -255,14 +255,9 @@ def step(
     else:
         rows_used = _readapt(plan, meta, new, decisions, torch.from_numpy(verdict.idle) & (count > 0))
     if verdict.suspicion is not None:
-        changed = suspicion.change_probability(
-            full, evidence.joint, None if start_over is None else start_over.joint, state["hazard"]
-        )
-        new["changes"] = torch.where(count > 0, state["changes"] + changed, state["changes"])
-        suspected = torch.from_numpy(verdict.suspicion * ~decisions.drift).to(changed.dtype)
-        new |= suspicion.suspect(spec, state, new, suspected, count)
-        if not plan.can_start_anew:
-            new["hazard"] = state["hazard"]
+        suspected = verdict.suspicion * ~decisions.drift
+        fresh_joint = None if start_over is None else start_over.joint
+        _suspect(plan, state, new, full, evidence.joint, fresh_joint, torch.from_numpy(suspected), count)
 
     new["x_mean"], new["x_var"] = update_standardiser(spec, state["x_mean"], state["x_var"], rows.z, rows.mask)
     new |= remember(spec, state, y, rows.mask)
@@ -327,7 +322,7 @@ def _hypotheses(spec: ModelSpec, learners: Mapping[str, Learner], count: int) ->
         experts = ", ".join(f"{expert.name} ({expert.learner})" for expert in spec.experts)
         raise InputError(
             ("config", "detector"),
-            f"{spec.detector.name} weighs posteriors of one expert that can start anew with any batch (a Bayesian head), "
+            f"{spec.detector.name} weighs posteriors of one expert that starts anew with any batch (a Bayesian head), "
             f"this model serves {experts}; choose another detector",
         )
     return able
@@ -389,6 +384,24 @@ def _restart(plan: Plan, meta: Tensors, state: Tensors, new: Tensors, chosen: Te
         if isinstance(learner, KeepsPosteriors):
             grown, _ = _learn_anew(plan, meta, state, name, batch)
             new |= _prefixed(name, learner.restart(_part(new, name), chosen, grown))
+
+
+def _suspect(
+    plan: Plan,
+    state: Tensors,
+    new: Tensors,
+    full: Tensor,
+    joint: Tensor,
+    fresh: Tensor | None,
+    suspected: Tensor,
+    count: Tensor,
+) -> None:
+    """Count in ``new`` how probable a change was, and set what share of the next answer the challenger gets."""
+    changed = suspicion.change_probability(full, joint, fresh, state["hazard"])
+    new["changes"] = torch.where(count > 0, state["changes"] + changed, state["changes"])
+    new |= suspicion.suspect(plan.spec, state, new, suspected.to(changed.dtype), count)
+    if not plan.can_start_anew:
+        new["hazard"] = state["hazard"]
 
 
 def _succeed(plan: Plan, meta: Tensors, new: Tensors, decisions: Decisions, verdict: Verdict) -> Tensor:

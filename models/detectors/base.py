@@ -25,7 +25,7 @@ class Signals(NamedTuple):
             was last in doubt.
         fresh: (S,) the same under the meta-initialization alone; -inf where the challenger is just that. None: not asked.
         gain: (S,) nats by which the stream's own record raises the odds of a change above the model's; None: zero.
-        members: (S, M + 1) joint log-likelihood of the batch under each member, the challenger last; None: not asked.
+        members: (S, M + 1) joint log-likelihood of the batch under each member, the challenger last.
     """
 
     error: FloatArray
@@ -50,8 +50,8 @@ class Verdict(NamedTuple):
         rows_since_change: Estimated number of rows since the change, this batch's included; -1: no estimate.
         idle: There is no suspicion: the statistic the next batch starts from is zero, or at most half the threshold for
             detectors whose statistic is never quite zero. After an alarm too.
-        suspicion: Nats by which the rows that the challenger has learned speak for it against what is served, 0 where it
-            starts anew; None from detectors that do not weigh it.
+        suspicion: Nats by which the rows that the challenger has learned speak for it against what is served, 0 where
+            it starts anew; None from detectors that do not weigh it.
         restart: The challenger starts again with this batch: that explains the rows better than the start it had.
         belief: (S, M + 1) log probabilities of the members for the next batch, the challenger last, from detectors that
             weigh all members themselves.

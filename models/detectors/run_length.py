@@ -6,8 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from models.detectors.base import BoolArray, DetectorState, FloatArray, IntArray, Signals, Verdict
+from models.detectors.base import BoolArray, DetectorState, IntArray, Signals, Verdict
 from models.detectors.rows import require
+from models.types import FloatArray
 
 NEVER_LIKELY = -1e6
 """Log probability, in nats, of a place that no hypothesis has taken: e to this power is zero."""
@@ -48,7 +49,7 @@ class RunLength:
         require(0.0 < self.threshold < 1.0, "threshold", "lie between 0 and 1, both excluded", self.threshold)
 
     def init(self, streams: int) -> DetectorState:
-        """State before any row: ``belief`` (S, K), ``age`` (S, K − 1) of each start in rows, ``run`` (S,) of the last known.
+        """State before any row: ``belief`` (S, K), ``age`` (S, K − 1) and ``run`` (S,), rows since each and the known start.
 
         An age of 0 is an empty place.
         """
@@ -78,7 +79,9 @@ class RunLength:
         likeliest = ages[np.arange(len(rows)), recent.argmax(axis=1)]
         drift = seen & (statistic > self.threshold)
         place = self._place(grown, seen)
-        kept, aged = _succeed(grown, place), _succeed(ages, place)
+        chosen = np.arange(self.hypotheses - 1) == place[:, None]  # the newest stands in the place that it takes
+        kept = np.where(chosen, grown[:, -1:], grown[:, :-1])
+        aged = np.where(chosen, ages[:, -1:], ages[:, :-1])
         stay = rows * math.log1p(-self.hazard)
         new = np.concatenate([_normalised(kept) + stay[:, None], _log_any(stay)[:, None]], axis=1)
         moved: DetectorState = {
@@ -101,12 +104,6 @@ class RunLength:
         """The least probable hypothesis gives way to the one that began with the batch; -1 where it is that itself."""
         least = grown.argmin(axis=1)  # an empty place comes first
         return np.where(seen & (least < self.hypotheses - 1), least, -1)
-
-
-def _succeed(values: FloatArray | IntArray, place: IntArray) -> FloatArray | IntArray:
-    """(S, K) to (S, K − 1): the last column stands in the place that it takes."""
-    chosen = np.arange(values.shape[1] - 1) == place[:, None]
-    return np.where(chosen, values[:, -1:], values[:, :-1])
 
 
 def _normalised(logs: FloatArray) -> FloatArray:

@@ -110,7 +110,7 @@ class KeepsPosteriors(Learner, Protocol):
         ...
 
     def succeed(self, meta: Tensors, state: Tensors, place: Tensor, idle: Tensor) -> Tensors:
-        """The challenger takes the place (S,) of a live member, of none where it is -1; then an idle one (S,) restarts."""
+        """The challenger takes the place (S,) of a live member, of none at -1; an idle one (S,) then restarts."""
         ...
 
 

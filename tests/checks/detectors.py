@@ -51,7 +51,9 @@ def random_signals(rng: np.random.Generator, streams: int, rows: int = 5) -> Sig
 
 def one(signals: Signals, stream: int) -> Signals:
     """The signals of one stream."""
-    return Signals(*(None if values is None else values[stream : stream + 1] for values in signals))
+    own = slice(stream, stream + 1)
+    parts = {name: values[own] for name, values in signals._asdict().items() if values is not None}
+    return signals._replace(**parts)
 
 
 def alarms(detector: Detector, state: DetectorState, batches: list[Signals]) -> tuple[list[Verdict], DetectorState]:

@@ -97,9 +97,7 @@ def test_what_is_served_equals_brute_force_over_all_segmentations(spec: ModelSpe
     for cuts in itertools.product((False, True), repeat=STEPS - 1):
         starts = [0, *(row + 1 for row, cut in enumerate(cuts) if cut), STEPS]
         log_p = sum(math.log(HAZARD if cut else 1 - HAZARD) for cut in cuts)
-        log_p += sum(
-            segment_likelihood(head, meta, x[a:b], y[a:b]) for a, b in zip(starts[:-1], starts[1:], strict=True)
-        )
+        log_p += sum(segment_likelihood(head, meta, x[a:b], y[a:b]) for a, b in itertools.pairwise(starts))
         total = float(np.logaddexp(total, log_p))
     assert served == pytest.approx(total, abs=1e-9)
 

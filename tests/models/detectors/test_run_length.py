@@ -15,7 +15,7 @@ HAZARD = 0.2
 
 
 def test_run_length_belief_equals_brute_force_with_batches_of_any_length() -> None:
-    """Random likelihoods of each batch under each start: the belief is the posterior of the last start, to 12 places."""
+    """Random likelihoods of each batch under each start: the belief is the exact posterior, to twelve places."""
     rng = np.random.default_rng(0)
     table = rng.normal(-3.0, 2.0, (len(SIZES), len(SIZES)))  # [batch, first batch of its regime]
     detector = RunLength(hypotheses=len(SIZES) + 1, hazard=HAZARD)
