@@ -142,9 +142,7 @@ def predict(plan: Plan, meta: Tensors, state: Tensors, z: Tensor) -> tuple[Predi
     members = _members(plan, meta, state, x)
     weighed = members
     if suspicion.needs_fresh(state):
-        name = next(iter(plan.learners))
-        one, own = _anew(plan, meta, state, name)
-        weighed = suspicion.with_fresh(members, one.predict(_part(meta, name), own, x))
+        weighed = suspicion.with_fresh(members, _fresh_start(plan, meta, state, x))
     return committee.mixed(plan.spec.task, weighed, suspicion.full_weights(plan.spec, state)), members
 
 
@@ -224,7 +222,7 @@ def step(
     full, weighed, start_over = suspicion.full_weights(spec, state), evidence.predictive, None
     if suspicion.needs_fresh(state):
         start_over = _learn_anew(plan, meta, state, next(iter(plan.learners)), batch)[1]
-        weighed = suspicion.with_fresh(weighed, start_over.predictive)
+        weighed = suspicion.with_fresh(weighed, _fresh_start(plan, meta, state, x))  # bit for bit what is predicted
     served = committee.mixed(spec.task, weighed, full)
     nll = committee.mixed_nll(spec.task, weighed, full, y)
     initial, start, initial_members = predict_initial(plan, meta, rows.z, fresh)
@@ -334,6 +332,13 @@ def _anew(plan: Plan, meta: Tensors, state: Tensors, name: str) -> tuple[Learner
     if not isinstance(learner, KeepsPosteriors):
         raise TypeError(f"expert {name} cannot start anew beside its challenger")
     return learner.anew(_part(meta, name), _part(state, name))
+
+
+def _fresh_start(plan: Plan, meta: Tensors, state: Tensors, x: Tensor) -> Predictive:
+    """The first expert's fresh start as one more member (S, 1, B, ·)."""
+    name = next(iter(plan.learners))
+    one, own = _anew(plan, meta, state, name)
+    return one.predict(_part(meta, name), own, x)
 
 
 def _learn_anew(plan: Plan, meta: Tensors, state: Tensors, name: str, batch: Batch) -> tuple[Tensors, Evidence]:

@@ -23,7 +23,7 @@ class Signals(NamedTuple):
         live: (S,) joint log-likelihood of the batch under what is served (heavy-tailed for regression), in nats.
         challenger: (S,) the same under the challenger: the meta-initialization plus the rows since the statistic last
             was last in doubt.
-        fresh: (S,) the same under the meta-initialization alone; -inf where the challenger is just that. None: not asked.
+        fresh: (S,) the same under the meta-initialization alone; -inf where the challenger is just that. None: -inf.
         gain: (S,) nats by which the stream's own record raises the odds of a change above the model's; None: zero.
         members: (S, M + 1) joint log-likelihood of the batch under each member, the challenger last.
     """

@@ -49,7 +49,7 @@ class RunLength:
         require(0.0 < self.threshold < 1.0, "threshold", "lie between 0 and 1, both excluded", self.threshold)
 
     def init(self, streams: int) -> DetectorState:
-        """State before any row: ``belief`` (S, K), ``age`` (S, K − 1) and ``run`` (S,), rows since each and the known start.
+        """State before any row: ``belief`` (S, K); rows since each start, ``age``, and the known one, ``run``.
 
         An age of 0 is an empty place.
         """

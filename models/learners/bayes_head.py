@@ -329,7 +329,7 @@ def _condition(post: _Posterior, phi: Tensor, target: Tensor) -> tuple[_Posterio
     residual = target - mean  # on padding φ = 0, so nothing of it reaches W or P
     cross = phi @ post.P  # (S, M, b, d)
     gram = cross @ phi.mT
-    v = gram.diagonal(dim1=-2, dim2=-1)[..., None]
+    v = (cross * phi).sum(-1, keepdim=True)  # as ``predict`` has it, bit for bit
     if phi.shape[-2] == 1:  # one row needs no factorization
         spread = (1 + v).sqrt()
         gain, white = cross / spread, residual / spread
