@@ -49,7 +49,7 @@ def test_alarms_are_matched_with_changes() -> None:
 
 
 def test_the_default_keeps_its_promise_where_nothing_changes() -> None:
-    """10,000 batches of numbers (heavy tails, gross outliers) and classes: alarms stay under the stated rate + 2 sigma."""
+    """Numbers, with heavy tails and gross outliers too, and classes: alarms stay under the stated rate + 2 sigma."""
     meta, classes = switching.prior(0, 0.1, detection.FAMILY), detection.class_prior(0, 0.2)
     found = detection.steady(meta, classes, DetectorChoice(), 100, 100)
     assert len(found) == len(detection.NOISES) + 1
