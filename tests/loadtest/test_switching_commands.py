@@ -67,3 +67,16 @@ def test_documented_switching_figures_are_the_measured_ones() -> None:
         assert f"| {name} | {' | '.join(cells)} |" in page
     assert report["missed"] == []
     assert report["share"] == 1.0
+
+
+def test_documented_detection_figures_are_the_measured_ones() -> None:
+    """The page shows every detector's figures of the committed JSON, and of the streams where nothing changes."""
+    page = (DOCS / "benchmarks.md").read_text("utf-8")
+    report = json.loads((DOCS / "benchmarks" / "detection.json").read_text("utf-8"))
+    for name, fields in report["defaults"].items():
+        found = detection.Found(**fields)
+        assert f"| `{name}` | {found.delay:.2f} | {found.missed:.1%} | {found.false_alarms:.3f} |" in page
+    for name, rate in report["steady"].items():
+        assert f"| {name} | {rate:.3f} | {report['steady_bound']:.3f} |" in page
+        assert rate <= report["steady_bound"]
+    assert report["share"] == 1.0
