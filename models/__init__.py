@@ -3,13 +3,17 @@
 Nothing here knows HTTP, clocks, threads of others or where files lie.
 """
 
+from models.adaptation import Observation, Plan, step
+from models.adaptation import init as init_state
 from models.answers import Decision, Outcome, Prediction, Status
 from models.bundle import Model, read_bundle, write_bundle
+from models.detectors import DETECTORS
 from models.engine import Engine, Feedback, Tick, use_threads
 from models.errors import BundleError, DataError, InputError, ModelsError, SnapshotError, TrainingError
 from models.evaluation import Evaluation, evaluate
 from models.learners import LEARNERS, Learner
 from models.lockstep import events
+from models.memory import Rows
 from models.metatrain import Progress as MetaProgress
 from models.metatrain import meta_train
 from models.prequential import Report, prequential, row_losses
@@ -25,20 +29,37 @@ from models.tasks import (
     rows_mask,
     streams_mask,
 )
-from models.tasks.sinusoid import Sinusoid, SinusoidEpisodes, SinusoidTasks
+from models.tasks.sinusoid import Sinusoid, SinusoidEpisodes, SinusoidTasks, SwitchingStreams
 from models.trainer import train_table, train_tasks
 from models.training import TrainingReport, TrainProgress, TrainSettings
-from models.types import Batch, FloatArray, Label, ModelSpec, Tensors, Value
+from models.types import (
+    Batch,
+    DetectorChoice,
+    Episode,
+    Expert,
+    Feature,
+    FloatArray,
+    Label,
+    ModelSpec,
+    Target,
+    Tensors,
+    Value,
+)
 
 __all__ = [
+    "DETECTORS",
     "LEARNERS",
     "Alarm",
     "Batch",
     "BundleError",
     "DataError",
     "Decision",
+    "DetectorChoice",
     "Engine",
+    "Episode",
     "Evaluation",
+    "Expert",
+    "Feature",
     "Feedback",
     "FloatArray",
     "InputError",
@@ -49,9 +70,12 @@ __all__ = [
     "Model",
     "ModelSpec",
     "ModelsError",
+    "Observation",
     "Outcome",
+    "Plan",
     "Prediction",
     "Report",
+    "Rows",
     "Run",
     "Scores",
     "Sinusoid",
@@ -60,7 +84,9 @@ __all__ = [
     "SnapshotError",
     "Status",
     "StreamConfig",
+    "SwitchingStreams",
     "Table",
+    "Target",
     "Tensors",
     "Tick",
     "TrainProgress",
@@ -72,6 +98,7 @@ __all__ = [
     "default_window",
     "evaluate",
     "events",
+    "init_state",
     "meta_train",
     "prequential",
     "read_bundle",
@@ -82,6 +109,7 @@ __all__ = [
     "row_losses",
     "rows_mask",
     "score_rows",
+    "step",
     "streams_mask",
     "summarise",
     "summarise_streams",

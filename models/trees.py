@@ -241,7 +241,9 @@ def _split_table(splits: Mapping[tuple[int, bytes], int]) -> tuple[npt.NDArray[n
 
 
 def _round_down(threshold: float) -> np.float32:
-    """The greatest finite float32 that is at most the threshold: the same side for every float32 value."""
-    clipped = min(max(threshold, -FINITE_MAX), FINITE_MAX)
+    """The greatest float32 below infinity that is at most the threshold: the same side for every float32 value."""
+    if threshold < -FINITE_MAX:
+        return np.float32(-np.inf)
+    clipped = min(threshold, FINITE_MAX)
     rounded = np.float32(clipped)
     return rounded if float(rounded) <= clipped else np.nextafter(rounded, np.float32(-np.inf))

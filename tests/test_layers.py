@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models.memory", "models.boosting"),
     ("models.learners.*", "models.detectors.*"),
     ("models.learners", "models.detectors"),
-    ("models.adaptation", "models.committee", "models.metatrain", "models.bundle", "models.slab"),
+    ("models.adaptation", "models.committee", "models.suspicion", "models.metatrain", "models.bundle", "models.slab"),
     ("models.tasks", "models.tasks.*"),
     ("models.answers", "models.stream_config"),
     ("models.engine",),

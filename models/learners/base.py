@@ -1,6 +1,6 @@
 """The interface that every learner has."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -99,6 +99,27 @@ class Learner(Protocol):
             progress: Fraction of meta-training done, for objectives that move along; 1, the final objective, is what
                 meta-validation judges by.
         """
+        ...
+
+
+@runtime_checkable
+class KeepsPosteriors(Learner, Protocol):
+    """A learner whose members are posteriors from different starts, so that one can take another's place."""
+
+    def holding(self, members: int) -> Self:
+        """The same with ``members`` live members that forget nothing, for a detector that weighs hypotheses."""
+        ...
+
+    def anew(self, meta: Tensors, state: Tensors) -> tuple[Learner, Tensors]:
+        """A start that no row has been learned from: a learner without live members, and its challenger's state."""
+        ...
+
+    def restart(self, state: Tensors, chosen: Tensor, grown: Tensors) -> Tensors:
+        """The challenger of the chosen streams (S,) becomes what ``anew`` has grown to."""
+        ...
+
+    def succeed(self, meta: Tensors, state: Tensors, place: Tensor, idle: Tensor) -> Tensors:
+        """The challenger takes the place (S,) of a live member, of none at -1; an idle one (S,) then restarts."""
         ...
 
 

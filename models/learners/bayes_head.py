@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -10,7 +10,14 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from models.learners.base import EVERY_TASK
-from models.losses import cross_entropy, gaussian_nll, masked_mean, masked_sum, track_variance
+from models.losses import (
+    cross_entropy,
+    gaussian_nll,
+    masked_mean,
+    masked_sum,
+    student_t_log_density,
+    track_variance,
+)
 from models.networks import Mlp
 from models.types import Batch, Episode, Evidence, Predictive, TaskKind, Tensors
 
@@ -24,8 +31,6 @@ PRODUCT_CLIP = 9.0
 RIDGE = 1.0
 """Penalty of the regression that a prior without a body starts from."""
 LOG_2PI = math.log(2 * math.pi)
-LOG_T4 = math.log(3 / 8)
-"""Log density of a Student-t with 4 degrees of freedom at its centre."""
 
 
 class _Posterior(NamedTuple):
@@ -44,6 +49,9 @@ class BayesHead:
     that starts from the prior whenever the detector's statistic is at zero. Classes are regressed one-hot (±1) and
     read off as softmax(a·m/√(1+b·v)) with v = φᵀPφ.
 
+    The noise level belongs to a member: the challenger starts at the live ones' and brings its own when they take it
+    over, so that rows which nobody could foresee do not blur a new regime.
+
     Args:
         task: What the outputs mean.
         inputs: F, width of the network's input.
@@ -54,7 +62,7 @@ class BayesHead:
         quadratic: Number of leading inputs whose products are features too.
         start_columns: Number of last inputs that are a frozen start's answer: features as they are, which the prior
             believes at first.
-        tau_rows: Forgetting times of the live members, in rows, each > 1.
+        tau_rows: Forgetting times of the live members, in rows, each > 1; infinite forgets nothing.
         prior_scales: Factor of the prior's variance for each live member; empty: 1 for all.
         challenger_tau_rows: Forgetting time of the challenger, in rows.
         delay_rows: In meta-training, how many rows of the stream come before a label is known.
@@ -219,7 +227,44 @@ class BayesHead:
         new = dict(state)
         new["W"] = torch.cat([torch.where(live, taken.W, W[:, :-1]), torch.where(restart, prior.W, W[:, -1:])], dim=1)
         new["P"] = torch.cat([torch.where(live, taken.P, P[:, :-1]), torch.where(restart, prior.P, P[:, -1:])], dim=1)
+        if "noise" in state:
+            noise = state["noise"]
+            level = torch.where(live[..., 0], noise[:, -1:], noise[:, :-1]) if since is None else noise[:, :-1]
+            own = torch.where(restart[..., 0], level.mean(1, keepdim=True), noise[:, -1:])
+            new["noise"] = torch.cat([level, own], dim=1)
         return new
+
+    def holding(self, members: int) -> "BayesHead":
+        """The same head with members that learn by conjugate updates alone."""
+        return replace(self, tau_rows=(math.inf,) * members, prior_scales=(), challenger_tau_rows=math.inf)
+
+    def anew(self, meta: Tensors, state: Tensors) -> tuple["BayesHead", Tensors]:
+        """The prior alone, at each stream's own noise level, and the head that moves it."""
+        one = replace(self, tau_rows=(), prior_scales=())
+        start = one.init(meta, len(state["W"]))
+        if "noise" in state:
+            start["noise"] = state["noise"][:, :-1].mean(1, keepdim=True)
+        return one, start
+
+    def restart(self, state: Tensors, chosen: Tensor, grown: Tensors) -> Tensors:
+        """The challenger of the chosen streams becomes what ``anew`` has grown to."""
+        moved = {}
+        for name, value in state.items():
+            here = chosen.view(-1, *[1] * (value.dim() - 1))
+            moved[name] = torch.cat([value[:, :-1], torch.where(here, grown[name], value[:, -1:])], dim=1)
+        return moved
+
+    def succeed(self, meta: Tensors, state: Tensors, place: Tensor, idle: Tensor) -> Tensors:
+        """The challenger with all it has learned takes a live member's place; an idle one goes back to the prior."""
+        start = self.init(meta, 1)
+        chosen = torch.arange(self.members, device=place.device) == place[:, None]  # (S, M)
+        moved = {}
+        for name, value in state.items():
+            shape = [1] * (value.dim() - 2)
+            live = torch.where(chosen.view(*chosen.shape, *shape), value[:, -1:], value[:, :-1])
+            last = torch.where(idle.view(-1, 1, *shape), start[name][:, -1:], value[:, -1:])
+            moved[name] = torch.cat([live, last], dim=1)
+        return moved
 
     def meta_loss(self, meta: Tensors, episode: Episode, progress: float = 1.0) -> Tensor:
         """Mean loss of the query rows, each given the support and the query rows whose labels are known by then.
@@ -295,10 +340,11 @@ class BayesHead:
             gained = masked_sum(-cross_entropy(log_p, batch.y[:, None].expand(log_p.shape[:-1])), mask)
             return gained, gained
         level = noise[:, :, None, :]
-        log_scale = self.outputs * spread.log()[..., 0] + 0.5 * level.log().sum(-1)
+        chained = self.outputs * spread.log()[..., 0]
+        log_scale = chained + 0.5 * level.log().sum(-1)
         z2 = white.square() / level
         joint = masked_sum(-0.5 * (z2 + LOG_2PI).sum(-1) - log_scale, mask)
-        robust = masked_sum(_heavy_tailed(z2).sum(-1) - log_scale, mask)
+        robust = masked_sum(student_t_log_density(white, level, torch.zeros_like(white)) - chained, mask)
         return joint, robust
 
     def _revert(self, meta: Tensors, post: _Posterior, rows: Tensor) -> _Posterior:
@@ -327,18 +373,13 @@ class _Conditioned(NamedTuple):
     spread: Tensor
 
 
-def _heavy_tailed(z2: Tensor) -> Tensor:
-    """Student-t log density with 4 degrees of freedom of standardised residuals, given their squares."""
-    return LOG_T4 - 2.5 * (z2 / 4).log1p()
-
-
 def _condition(post: _Posterior, phi: Tensor, target: Tensor) -> tuple[_Posterior, _Conditioned]:
     """Kalman update with a chunk of features (S, 1, b, d) and targets (S, 1, b, O); zero rows change nothing."""
     mean = phi @ post.W
     residual = target - mean  # on padding φ = 0, so nothing of it reaches W or P
     cross = phi @ post.P  # (S, M, b, d)
     gram = cross @ phi.mT
-    v = gram.diagonal(dim1=-2, dim2=-1)[..., None]
+    v = (cross * phi).sum(-1, keepdim=True)  # as ``predict`` has it, bit for bit
     if phi.shape[-2] == 1:  # one row needs no factorization
         spread = (1 + v).sqrt()
         gain, white = cross / spread, residual / spread
