@@ -12,18 +12,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models import committee, suspicion
+from models import combination, committee, suspicion
+from models.combination import Said
 from models.detectors import DETECTORS, Detector, Signals, Verdict, WeighsHypotheses
 from models.errors import InputError
 from models.features import init_standardiser, input_width, network_inputs, start_columns, update_standardiser
-from models.learners import LEARNERS, KeepsPosteriors, Learner
+from models.learners import LEARNERS, TAU_ROWS, BayesHead, KeepsPosteriors, Learner
+from models.losses import cross_entropy
 from models.memory import Rows, init_memory, push_window, remember, window_batch
 from models.start import start_answers
-from models.types import Batch, Evidence, ModelSpec, Predictive, Tensors
+from models.types import Batch, Evidence, Expert, ModelSpec, Predictive, Tensors
 
 SCORE_RATE = 0.01
 """Rate, per row, of the rolling loss and score."""
 NEVER = -1
+KEEPERS_SHARE = 0.2
+"""Weight, after an alarm, of the members that it leaves as they are: a false alarm costs log 5 nats at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +45,14 @@ class Plan:
         Raises:
             InputError: The detector weighs hypotheses, which the experts cannot be.
         """
+        keeps = _keepers(spec)
         width = {False: input_width(spec) - start_columns(spec), True: input_width(spec)}
         learners: Mapping[str, Learner] = {
             expert.name: LEARNERS[expert.learner](
-                task=spec.task, inputs=width[expert.on_start], outputs=spec.outputs, **expert.hyper_parameters
+                task=spec.task,
+                inputs=width[expert.on_start],
+                outputs=spec.outputs,
+                **{**expert.hyper_parameters, **keeps.get(expert.name, {})},
             )
             for expert in spec.experts
         }
@@ -75,6 +83,17 @@ class Plan:
         """Live members of all experts together."""
         return sum(learner.members for learner in self.learners.values())
 
+    @property
+    def after_alarm(self) -> tuple[float, ...]:
+        """Weights of the live members after an alarm: those that took over share what those that stayed leave."""
+        stayed: list[bool] = []
+        for learner in self.learners.values():
+            keeps = learner.keeps if isinstance(learner, BayesHead) else ()
+            stayed += [member in keeps for member in range(learner.members)]
+        took = len(stayed) - sum(stayed)
+        rest = KEEPERS_SHARE if sum(stayed) else 0.0
+        return tuple(rest / sum(stayed) if each else (1 - rest) / took for each in stayed)
+
 
 class Decisions(NamedTuple):
     """What the detector decided, one entry a stream; logged, and given back to ``step`` on replay.
@@ -102,8 +121,7 @@ class Observation(NamedTuple):
         initial: (S, B, ·) the frozen initialization's.
         nll: (S, B) nats in the learners' scale, under ``served``'s mixture.
         initial_nll: (S, B) the same under the frozen initialization.
-        members: What each member had predicted, the challenger last.
-        evidence: (S, M) log-likelihood of the batch under each live member, heavy-tailed for regression.
+        said: What the members say of the rows.
         decisions: The detector's decisions.
         entered: (S,) bool, a warning that was not there before the batch.
         rows_used: (S,) rows that a re-adaptation used, 0 where there was none.
@@ -114,8 +132,7 @@ class Observation(NamedTuple):
     initial: Predictive
     nll: Tensor
     initial_nll: Tensor
-    members: Predictive
-    evidence: Tensor
+    said: Said
     decisions: Decisions
     entered: Tensor
     rows_used: Tensor
@@ -129,6 +146,7 @@ def init(plan: Plan, meta: Tensors, streams: int) -> Tensors:
         **init_standardiser(spec, streams),
         "weights": committee.init_weights(streams, plan.members),
         **suspicion.init_suspicion(streams),
+        **combination.init_combination(spec, streams, plan.members),
         **init_memory(spec, streams, window_rows=spec.window_rows if plan.keeps_window else 0),
         "rows_seen": torch.zeros(streams, dtype=torch.int64),
         "drift_row": torch.full((streams,), NEVER, dtype=torch.int64),
@@ -141,20 +159,27 @@ def init(plan: Plan, meta: Tensors, streams: int) -> Tensors:
     return state
 
 
-def predict(plan: Plan, meta: Tensors, state: Tensors, z: Tensor) -> tuple[Predictive, Predictive]:
-    """What is served for rows z (S, B, D + L), and all members' distributions, the challenger last."""
-    return _predict(plan, meta, state, z, start_answers(plan.spec, meta, z))
+def predict(plan: Plan, meta: Tensors, state: Tensors, z: Tensor) -> Said:
+    """What is served for rows z (S, B, D + L), with all that their labels need later."""
+    mixture, members = _mixture(plan, meta, state, z, start_answers(plan.spec, meta, z))
+    return combination.say(plan.spec, state, _live(members), mixture)
 
 
-def _predict(
+def _mixture(
     plan: Plan, meta: Tensors, state: Tensors, z: Tensor, answers: Tensor | None
 ) -> tuple[Predictive, Predictive]:
+    """All members mixed, and each alone, the challenger last."""
     x = network_inputs(plan.spec, state["x_mean"], state["x_var"], z, answers)
     members = _members(plan, meta, state, x)
     weighed = members
     if suspicion.needs_fresh(state):
         weighed = suspicion.with_fresh(members, _fresh_start(plan, meta, state, x))
     return committee.mixed(plan.spec.task, weighed, suspicion.full_weights(plan.spec, state)), members
+
+
+def _live(members: Predictive) -> Predictive:
+    """Without the challenger."""
+    return Predictive(members.mean[:, :-1], members.var[:, :-1] if members.var.numel() else members.var)
 
 
 def initial_state(plan: Plan, meta: Tensors) -> Tensors:
@@ -182,7 +207,7 @@ def predict_initial(
         answers = start_answers(plan.spec, meta, z)
     one = initial_state(plan, meta) if fresh is None else fresh
     joined = z.flatten(0, 1)[None]  # all rows are one stream's: the start is the same for all
-    served, members = _predict(plan, meta, one, joined, None if answers is None else answers.flatten(0, 1)[None])
+    served, members = _mixture(plan, meta, one, joined, None if answers is None else answers.flatten(0, 1)[None])
     streams, rows = z.shape[:2]
     weights = one["weights"].expand(streams, -1)
     return _unjoined(served, streams, rows), {**one, "weights": weights}, _unjoined(members, streams, rows)
@@ -206,6 +231,7 @@ def step(
     rows: Rows,
     decisions: Decisions | None = None,
     fresh: Tensors | None = None,
+    said: Tensor | None = None,
 ) -> tuple[Tensors, Observation]:
     """Move S streams by one batch each.
 
@@ -217,6 +243,8 @@ def step(
             empty mask keeps its state bit for bit.
         decisions: On replay the logged decisions, used instead of the detector's own.
         fresh: ``initial_state``, where the caller keeps it.
+        said: (S, B, K) ``combination.pack`` of what had been said of the rows, where their labels came late; NaN, or
+            None, for rows that are learned as soon as they are predicted.
 
     Returns:
         The new state, and what was observed from the state before.
@@ -238,28 +266,20 @@ def step(
     if suspicion.needs_fresh(state):
         start_over = _learn_anew(plan, meta, state, next(iter(plan.learners)), batch)[1]
         weighed = suspicion.with_fresh(weighed, _fresh_start(plan, meta, state, x))  # bit for bit what is predicted
-    served = committee.mixed(spec.task, weighed, full)
-    nll = committee.mixed_nll(spec.task, weighed, full, y)
+    mixture = committee.mixed(spec.task, weighed, full)
+    now = combination.say(spec, state, _live(evidence.predictive), mixture)
+    served = now.served
+    if spec.task == "classification" and spec.stacked:
+        nll = cross_entropy(served.mean, y)
+    else:  # the correction moves all members alike
+        nll = committee.mixed_nll(spec.task, weighed, full, y - (served.mean - mixture.mean) if spec.stacked else y)
+    then = now if said is None else combination.earlier(spec, now, said)
     initial, start, initial_members = predict_initial(plan, meta, rows.z, fresh, answers)
     initial_nll = committee.row_nll(spec.task, initial_members, start["weights"], spec.challenger_share, y)
 
     signals = _signals(plan, state, served, evidence, start_over, nll, y, rows.mask)
-    detector_state = {
-        key.removeprefix("detector."): value.numpy(force=True)
-        for key, value in state.items()
-        if key.startswith("detector.")
-    }
-    moved, verdict = plan.detector.update(detector_state, signals)
-    new |= {f"detector.{key}": torch.from_numpy(np.asarray(value)) for key, value in moved.items()}
-    if decisions is None:
-        decisions = Decisions(
-            verdict.drift,
-            verdict.warning,
-            verdict.rows_since_change,
-            verdict.statistic,
-            np.broadcast_to(np.float64(verdict.threshold), verdict.statistic.shape),
-        )
-    new["weights"] = committee.update_weights(state["weights"], evidence.robust[:, :-1], count, spec.share)
+    verdict, decisions = _detect(plan, state, new, signals, decisions)
+    new |= combination.learn(spec, state, then, y, rows.mask)
     new["rows_seen"] = state["rows_seen"] + count
     if verdict.restart is not None:
         _restart(plan, meta, state, new, torch.from_numpy(verdict.restart), batch)
@@ -274,15 +294,12 @@ def step(
 
     new["x_mean"], new["x_var"] = update_standardiser(spec, state["x_mean"], state["x_var"], rows.z, rows.mask)
     new |= remember(spec, state, y, rows.mask)
-    drift = torch.from_numpy(decisions.drift)
-    new["drift_row"] = torch.where(drift, new["rows_seen"], state["drift_row"])
-    new["warned"] = torch.where(count > 0, torch.from_numpy(decisions.warning) & ~drift, state["warned"])
+    new |= _marks(state, new, decisions, count)
     kept = _all_finite(plan, new)
     if not bool(kept.all()):
         new = {key: _where(kept, value, state[key]) for key, value in new.items()}
     entered = new["warned"] & ~state["warned"]
-    members, likely = evidence.predictive, evidence.robust[:, :-1]
-    return new, Observation(served, initial, nll, initial_nll, members, likely, decisions, entered, rows_used, kept)
+    return new, Observation(served, initial, nll, initial_nll, now, decisions, entered, rows_used, kept)
 
 
 def reset(plan: Plan, meta: Tensors, state: Tensors) -> Tensors:
@@ -336,6 +353,31 @@ def _joined(parts: Sequence[Predictive]) -> Predictive:
 def _challenger_last(parts: Sequence[Tensor]) -> Tensor:
     """Join members of several experts (S, M, …): all live ones, then the first expert's challenger."""
     return torch.cat([*(part[:, :-1] for part in parts), parts[0][:, -1:]], dim=1)
+
+
+def _keepers(spec: ModelSpec) -> Mapping[str, Mapping[str, Sequence[int]]]:
+    """The members of each expert that an alarm leaves as they are: of all that forget at a rate, the slowest.
+
+    An alarm may be false, and what took 20,000 rows to learn is not learned again from twenty. Where all forget at
+    the same rate, one of them takes over.
+    """
+    taus = [(expert.name, at, tau) for expert in spec.experts for at, tau in enumerate(_taus(expert))]
+    if len(taus) < 2:  # noqa: PLR2004 - the only one has to take over
+        return {}
+    longest = max(tau for _, _, tau in taus)
+    if all(tau == longest for _, _, tau in taus):
+        taus = taus[1:]
+    found: dict[str, list[int]] = {}
+    for name, at, tau in taus:
+        if tau == longest:
+            found.setdefault(name, []).append(at)
+    return {name: {"keeps": places} for name, places in found.items()}
+
+
+def _taus(expert: Expert) -> Sequence[float]:
+    if expert.learner != "bayes_head":
+        return ()
+    return tuple(expert.hyper_parameters.get("tau_rows", TAU_ROWS))
 
 
 def _hypotheses(spec: ModelSpec, learners: Mapping[str, Learner], count: int) -> Mapping[str, Learner]:
@@ -407,6 +449,24 @@ def _signals(
     )
 
 
+def _detect(
+    plan: Plan, state: Tensors, new: Tensors, signals: Signals, given: Decisions | None
+) -> tuple[Verdict, Decisions]:
+    """Move the detector into ``new``; what it finds, and what is decided: the same, unless a log says otherwise."""
+    before = {
+        key.removeprefix("detector."): value.numpy(force=True)
+        for key, value in state.items()
+        if key.startswith("detector.")
+    }
+    moved, verdict = plan.detector.update(before, signals)
+    new |= {f"detector.{key}": torch.from_numpy(np.asarray(value)) for key, value in moved.items()}
+    if given is not None:
+        return verdict, given
+    threshold = np.broadcast_to(np.float64(verdict.threshold), verdict.statistic.shape)
+    found = (verdict.drift, verdict.warning, verdict.rows_since_change, verdict.statistic, threshold)
+    return verdict, Decisions(*found)
+
+
 def _restart(plan: Plan, meta: Tensors, state: Tensors, new: Tensors, chosen: Tensor, batch: Batch) -> None:
     """In ``new``, challengers whose start was the wrong one become the initialization that has learned the batch."""
     if not bool(chosen.any()):
@@ -463,8 +523,8 @@ def _readapt(plan: Plan, meta: Tensors, new: Tensors, decisions: Decisions, idle
         used = torch.where(alarm, torch.minimum(known, new["window_rows"]), 0)
         new["window_rows"] = torch.where(alarm, used, new["window_rows"])
         since = window_batch(spec, meta, new, new) if plan.keeps_window else None
-        even = torch.full_like(new["weights"], -float(np.log(plan.members)))
-        new["weights"] = torch.where(alarm[:, None], even, new["weights"])
+        anew = torch.tensor(plan.after_alarm, device=alarm.device).log()
+        new["weights"] = torch.where(alarm[:, None], anew, new["weights"])
         if plan.detector.compares_challenger:
             used = torch.where(alarm, known, 0)
     elif not bool(idle.any()):
@@ -477,9 +537,19 @@ def _readapt(plan: Plan, meta: Tensors, new: Tensors, decisions: Decisions, idle
     return used
 
 
+def _marks(state: Tensors, new: Tensors, decisions: Decisions, count: Tensor) -> Tensors:
+    """When the last alarm was, and whether the stream is warned now."""
+    drift, warning = torch.from_numpy(decisions.drift), torch.from_numpy(decisions.warning)
+    return {
+        "drift_row": torch.where(drift, new["rows_seen"], state["drift_row"]),
+        "warned": torch.where(count > 0, warning & ~drift, state["warned"]),
+    }
+
+
 def _all_finite(plan: Plan, new: Tensors) -> Tensor:
     """(S,) whether what learning changed is finite: a sum is not where a part is not."""
     changed = [key for key in new if key.split(".", 1)[0] in plan.learners]
+    changed += [key for key in new if key.startswith("combination.")]
     changed += ["weights", "odds", "changes", "x_mean", "x_var"]
     streams = new["rows_seen"].shape[0]
     sums = [new[key].reshape(streams, -1).sum(1) for key in changed if new[key].is_floating_point()]

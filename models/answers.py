@@ -9,6 +9,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from models.adaptation import Decisions, Observation
+from models.combination import LEVELS, reach_of
 from models.targets import from_scale, label_std, log_slope
 from models.types import FloatArray, Label, ModelSpec, Predictive, Tensors
 
@@ -43,7 +44,8 @@ class Prediction(NamedTuple):
         classes: The labels of the probabilities' columns.
         std: Predictive standard deviations, noise included, for regression.
         intervals: [low, high] a row, if asked for.
-        lags: (B, L) lag columns that the answers used.
+        asked: (B, L) lag columns that the answers used; from ``Engine.predict`` followed by what each member said,
+            which a label that comes late brings along.
     """
 
     predictions: list[Any]
@@ -51,7 +53,7 @@ class Prediction(NamedTuple):
     classes: list[Label] | None
     std: list[Any] | None
     intervals: list[Any] | None
-    lags: FloatArray
+    asked: FloatArray
 
 
 class Outcome(NamedTuple):
@@ -98,10 +100,24 @@ class Status(NamedTuple):
 
 
 def answers_of(
-    spec: ModelSpec, served: Predictive, z: Tensor, counts: Sequence[int], interval: float | None
+    spec: ModelSpec,
+    served: Predictive,
+    asked: Tensor,
+    counts: Sequence[int],
+    interval: float | None,
+    reach: Tensor | None,
 ) -> list[Prediction]:
-    """Served distributions (S, B, ·) as Python values, stream by stream without the padding."""
-    lags = z[..., len(spec.features) :].double().numpy(force=True)
+    """Served distributions as Python values, stream by stream without the padding.
+
+    Args:
+        spec: The model.
+        served: (S, B, ·).
+        asked: (S, B, ·) what is told with each answer.
+        counts: Rows of each stream.
+        interval: Coverage of intervals, in (0, 1).
+        reach: (S, O, Q) how far labels fall, as ``combination`` tracks it (regression).
+    """
+    context = asked.double().numpy(force=True)
     if spec.task == "classification":
         classes = list(spec.target.classes)
         probabilities = served.mean.double().exp().numpy(force=True)
@@ -113,17 +129,23 @@ def answers_of(
                 classes,
                 None,
                 None,
-                lags[at, :rows],
+                context[at, :rows],
             )
             for at, rows in enumerate(counts)
         ]
     mean = served.mean.double().numpy(force=True)
     std = served.var.double().sqrt().numpy(force=True)
+    wide = std
+    if reach is not None:
+        std = std * reach_of(reach, LEVELS[1])[:, None].double().numpy(force=True)
+        if interval is not None:
+            wide = wide * reach_of(reach, interval)[:, None].double().numpy(force=True)
     middle, spread = from_scale(spec.target, mean), label_std(spec.target, mean, std)
     low = high = middle
     if interval is not None:
-        reach = NormalDist().inv_cdf(0.5 + interval / 2) * std
-        low, high = from_scale(spec.target, mean - reach), from_scale(spec.target, mean + reach)
+        if reach is None:
+            wide = NormalDist().inv_cdf(0.5 + interval / 2) * std
+        low, high = from_scale(spec.target, mean - wide), from_scale(spec.target, mean + wide)
     return [
         Prediction(
             _listed(middle[at, :rows]),
@@ -131,7 +153,7 @@ def answers_of(
             None,
             _listed(spread[at, :rows]),
             None if interval is None else _listed(np.stack([low[at, :rows], high[at, :rows]], axis=-1)),
-            lags[at, :rows],
+            context[at, :rows],
         )
         for at, rows in enumerate(counts)
     ]
@@ -173,10 +195,16 @@ def scores_of(spec: ModelSpec, seen: Observation, targets: FloatArray, mask: npt
 
 
 def outcomes_of(
-    spec: ModelSpec, seen: Observation, new: Tensors, z: Tensor, counts: Sequence[int], scores: Scores
+    spec: ModelSpec,
+    seen: Observation,
+    before: Tensors,
+    new: Tensors,
+    z: Tensor,
+    counts: Sequence[int],
+    scores: Scores,
 ) -> list[Outcome]:
-    """What each stream's batch showed, from a step's observation and the states after it."""
-    answers = answers_of(spec, seen.served, z, counts, None)
+    """What each stream's batch showed, from a step's observation and the states before and after it."""
+    answers = answers_of(spec, seen.served, z[..., len(spec.features) :], counts, None, before.get("combination.reach"))
     loss, score, initial_loss, initial_score = (figures.tolist() for figures in scores)
     rows_used, kept, entered = seen.rows_used.tolist(), seen.kept.tolist(), seen.entered.tolist()
     outcomes = []

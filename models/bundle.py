@@ -117,6 +117,8 @@ def _spec(header: dict[str, Any]) -> ModelSpec:
         min_rows=int(header["min_rows"]),
         standardiser_rows=int(header["standardiser_rows"]),
         start=header.get("start", ""),
+        delay_rows=float(header.get("delay_rows", 0.0)),
+        stacked=bool(header.get("stacked", False)),
         provenance=dict(header["provenance"]),
     )
 

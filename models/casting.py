@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models import adaptation
+from models import adaptation, combination, committee
 from models.adaptation import Plan
 from models.bundle import Model
+from models.combination import evidence_of
 from models.features import encode_rows, standardise
 from models.memory import Rows
 from models.start import PREFIX
@@ -22,7 +23,7 @@ from models.targets import encode_targets, from_scale, to_scale
 from models.tasks.episodes import label_vectors, lag_values, own_delay
 from models.tasks.table import IntArray
 from models.training import SEGMENT_ROWS, Split
-from models.types import FloatArray, ModelSpec
+from models.types import FloatArray, ModelSpec, Predictive
 
 CONTEXT_ROWS = 1024
 """Rows that a stream learns before its held-out stretch, where the table is one long stream."""
@@ -41,13 +42,15 @@ class Audition(NamedTuple):
 
     Attributes:
         said: (N, L, M, O) numbers in the learners' scale, or (N, L, M, C) log probabilities, at the time of asking.
-        evidence: (N, L, M) log-likelihood of each row under each member when it was learned, ``delay`` rows later.
+        spread: (N, L, M, O) their variances, for numbers.
+        evidence: (N, L, M) log-likelihood of each row under what each member had said, known ``delay`` rows later.
         truth: (N, L) labels, or class indices.
         scored: (N, L) bool.
         delay: Rows of a stream after which a label is known.
     """
 
     said: FloatArray
+    spread: FloatArray
     evidence: FloatArray
     truth: FloatArray
     scored: FloatArray
@@ -84,18 +87,19 @@ def audition(model: Model, split: Split) -> Audition:
     mask = torch.from_numpy(there)
     delay = own_delay(table, split.delay)
     state = adaptation.init(plan, model.meta, len(parts))
-    said, evidence = [], []
-    for row in range(longest + delay):
-        if row < longest:
-            _, members = adaptation.predict(plan, model.meta, state, inputs[:, row, None])
-            said.append(members.mean[:, :-1, 0])
-        learned = row - delay
-        if learned >= 0:
-            at = slice(learned, learned + 1)
-            state, seen = adaptation.step(plan, model.meta, state, Rows(inputs[:, at], labels[:, at], mask[:, at]))
-            evidence.append(seen.evidence)
-    truth = encoded[index][..., 0]
-    return Audition(_rows(said), _rows(evidence), truth, there & (np.arange(longest) >= lead[:, None]), delay)
+    said, spread, evidence = [], [], []
+    for row in range(longest):
+        now = slice(row, row + 1)
+        told = adaptation.predict(plan, model.meta, state, inputs[:, now])
+        said.append(told.members.mean[:, :, 0])
+        spread.append(told.members.var[:, :, 0] if spec.task == "regression" else told.members.var)
+        at = labels[:, now] if spec.task == "regression" else labels[:, now, 0].to(torch.int64)
+        evidence.append(evidence_of(spec, told, at, mask[:, now]))
+        if row >= delay:
+            late = slice(row - delay, row - delay + 1)
+            state, _ = adaptation.step(plan, model.meta, state, Rows(inputs[:, late], labels[:, late], mask[:, late]))
+    scored = there & (np.arange(longest) >= lead[:, None])
+    return Audition(_rows(said), _rows(spread), _rows(evidence), encoded[index][..., 0], scored, delay)
 
 
 def _rows(parts: Sequence[Tensor]) -> FloatArray:
@@ -104,18 +108,56 @@ def _rows(parts: Sequence[Tensor]) -> FloatArray:
 
 def error_of(spec: ModelSpec, heard: Audition, chosen: Sequence[int], share: float) -> float:
     """Mean absolute error, or log loss, of the chosen members as a committee with a fixed share."""
-    said, evidence = heard.said[:, :, chosen], heard.evidence[:, :, chosen]
-    weights = np.full((len(said), len(chosen)), 1 / len(chosen))
-    served = np.empty((*said.shape[:2], said.shape[-1]))
+    weights = _weights(spec, heard, chosen, share)
+    said = heard.said[:, :, chosen]
     values = np.exp(said) if spec.task == "classification" else said
-    for row in range(said.shape[1]):
-        served[:, row] = (weights[:, :, None] * values[:, row]).sum(1)
-        learned = row - heard.delay
-        if learned >= 0:
-            gained = np.log(weights) + evidence[:, learned]
+    return _error(spec, heard, (weights[..., None] * values).sum(2))
+
+
+def _weights(spec: ModelSpec, heard: Audition, chosen: Sequence[int], share: float) -> FloatArray:
+    """(N, L, members) weights with which each row would have been served."""
+    evidence = combination.learning_rate(spec) * heard.evidence[:, :, chosen]
+    share *= combination.learning_rate(spec) ** 2
+    now = np.full((len(evidence), len(chosen)), 1 / len(chosen))
+    weights = np.empty(evidence.shape)
+    for row in range(evidence.shape[1]):
+        weights[:, row] = now
+        if row >= heard.delay:
+            gained = np.log(now) + evidence[:, row - heard.delay]
             posterior = np.exp(gained - gained.max(1, keepdims=True))
             posterior /= posterior.sum(1, keepdims=True)
-            weights = (1 - share) * posterior + share / len(chosen)
+            now = (1 - share) * posterior + share / len(chosen)
+    return weights
+
+
+@torch.no_grad()
+def stacked_error(spec: ModelSpec, heard: Audition, chosen: Sequence[int], share: float) -> float:
+    """The same with what ``combination`` learns on top of the mixture."""
+    spec = replace(spec, stacked=True)
+    weights = torch.from_numpy(_weights(spec, heard, chosen, share)).log().float()
+    said, spread = torch.from_numpy(heard.said[:, :, chosen]).float(), torch.zeros(0)
+    if spec.task == "regression":
+        spread = torch.from_numpy(heard.spread[:, :, chosen]).float()
+    truth = to_scale(spec.target, heard.truth[..., None]) if spec.task == "regression" else heard.truth
+    y = torch.from_numpy(truth)
+    y = y.float() if spec.task == "regression" else y.to(torch.int64)
+    mask = torch.from_numpy(heard.scored)
+    state = combination.init_combination(spec, len(said), len(chosen))
+    state["weights"] = committee.init_weights(len(said), len(chosen))  # those that count are known already
+    told, served = [], []
+    for row in range(said.shape[1]):
+        live = Predictive(said[:, row, :, None], spread[:, row, :, None] if spec.task == "regression" else spread)
+        mixture = committee.mixed(spec.task, live, weights[:, row])
+        told.append(combination.say(spec, state, live, mixture))
+        served.append(told[-1].served.mean[:, 0])
+        late = row - heard.delay
+        if late >= 0:
+            state |= combination.learn(spec, state, told[late], y[:, late, None], mask[:, late, None])
+    found = _rows(served)
+    return _error(spec, heard, np.exp(found) if spec.task == "classification" else found)
+
+
+def _error(spec: ModelSpec, heard: Audition, served: FloatArray) -> float:
     if spec.task == "classification":
         likely = np.take_along_axis(served, heard.truth.astype(np.int64)[..., None], -1)[..., 0]
         return float(-np.log(np.clip(likely, 1e-6, 1.0))[heard.scored].mean())
@@ -141,14 +183,17 @@ def cast_members(model: Model, split: Split, choices: list[str]) -> Model:
         second = min(own, key=lambda m: alone[m])
         if not set(own) & set(chosen) and alone[second] <= HEDGE * min(alone):
             chosen.append(second)
+    plain, corrected = (rate(spec, heard, chosen, share) for rate in (error_of, stacked_error))
     kept = sorted(chosen)
     measure = "log loss" if spec.task == "classification" else "error"
     described = ", ".join(_described(spec, *names[m], alone[m]) for m in kept)
-    choices.append(f"committee: {described}; together {best:.4g} (held-out {measure}), fixed share {share:g}")
+    choices.append(f"committee: {described}; together {plain:.4g} (held-out {measure}), fixed share {share:g}")
+    stacked = corrected < plain
+    choices.append(f"stacked: {'yes' if stacked else 'no'} (held-out {measure} with correction {corrected:.4g})")
     pruned = _pruned(spec, [names[m] for m in kept])
     uses = {expert.name for expert in pruned.experts} | ({PREFIX[:-1]} if pruned.start else set())
     meta = {key: value for key, value in model.meta.items() if key.split(".", 1)[0] in uses}
-    return Model(replace(pruned, share=share), meta)
+    return Model(replace(pruned, share=share, stacked=stacked), meta)
 
 
 def _described(spec: ModelSpec, expert: int, member: int, error: float) -> str:

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models import adaptation
+from models import adaptation, combination
 from models.adaptation import Decisions, Plan
 from models.answers import Decision, Outcome, Prediction, Status, answers_of, outcomes_of, scores_of, statuses
 from models.bundle import Model
-from models.features import encode_rows, standardise
+from models.features import encode_rows, lag_columns, standardise
 from models.memory import Rows, lags_now
 from models.slab import Slab
 from models.stream_config import StreamConfig, configure
@@ -23,14 +23,15 @@ from models.types import FloatArray, Tensors, Value
 class Feedback(NamedTuple):
     """Labelled rows of one stream: encoded inputs (B, D) and targets (B, O).
 
-    ``lags`` (B, L) and ``decision`` are given on replay, or where labels came late; None takes the stream's present
-    lag columns and asks the detector.
+    ``asked`` (B, L + K), or its first L columns alone, is what a ``Prediction`` told of the rows: given where labels
+    came late, and on replay; None takes the stream's present lag columns. ``decision`` is given on replay; None asks
+    the detector.
     """
 
     slot: int
     inputs: FloatArray
     targets: FloatArray
-    lags: FloatArray | None = None
+    asked: FloatArray | None = None
     decision: Decision | None = None
 
 
@@ -116,8 +117,10 @@ class Engine:
             with self._lock:
                 state = self._slab.read([items[index][0] for index in group])
             z, _ = self._inputs(state, [items[index][1] for index in group], [None] * len(group))
-            served, _ = adaptation.predict(self._plan, self._meta, state, z)
-            found = answers_of(self._spec, served, z, [len(items[index][1]) for index in group], interval)
+            said = adaptation.predict(self._plan, self._meta, state, z)
+            asked = torch.cat([z[..., len(self._spec.features) :], combination.pack(self._spec, said)], dim=-1)
+            counts = [len(items[index][1]) for index in group]
+            found = answers_of(self._spec, said.served, asked, counts, interval, state.get("combination.reach"))
             answers |= dict(zip(group, found, strict=True))
         return [answers[index] for index in range(len(items))]
 
@@ -126,7 +129,7 @@ class Engine:
         """The frozen start's answers, with no stream and so without known labels."""
         z, _ = self._inputs(self._slab.initial, [inputs], [None])
         served, _, _ = adaptation.predict_initial(self._plan, self._meta, z, self._fresh)
-        return answers_of(self._spec, served, z, [len(inputs)], interval)[0]
+        return answers_of(self._spec, served, z[..., len(self._spec.features) :], [len(inputs)], interval, None)[0]
 
     @torch.no_grad()
     def step(self, items: Sequence[Feedback]) -> Tick:
@@ -146,17 +149,19 @@ class Engine:
     def _move(self, items: Sequence[Feedback], state: Tensors) -> tuple[Tensors, list[Outcome]]:
         """One step of items of like length; the new states with their rolling figures, and what was observed."""
         spec, counts = self._spec, [len(item.inputs) for item in items]
-        z, mask = self._inputs(state, [item.inputs for item in items], [item.lags for item in items])
+        given = [item.asked for item in items]
+        z, mask = self._inputs(state, [item.inputs for item in items], given)
         targets = _padded([item.targets for item in items], mask.shape[1])
         scaled = to_scale(spec.target, targets) if spec.task == "regression" else targets
         rows = Rows(z, self._tensor(scaled), mask)
         decisions = _decisions([item.decision for item in items])
-        new, seen = adaptation.step(self._plan, self._meta, state, rows, decisions, self._fresh)
+        said = self._said(given, mask.shape[1])
+        new, seen = adaptation.step(self._plan, self._meta, state, rows, decisions, self._fresh, said)
         scores = scores_of(spec, seen, targets, mask.numpy(force=True))
         shown = np.stack([scores.loss, scores.score, np.ones(len(items))], axis=1)
         kept = (1 - adaptation.SCORE_RATE) ** np.array(counts)[:, None]
         new["rolling"] = self._tensor(kept * state["rolling"].numpy(force=True) + (1 - kept) * shown)
-        return new, outcomes_of(spec, seen, new, z, counts, scores)
+        return new, outcomes_of(spec, seen, state, new, z, counts, scores)
 
     @torch.no_grad()
     def reset_tick(self, slots: Sequence[int]) -> Tick:
@@ -184,7 +189,7 @@ class Engine:
         return statuses(state)[0]
 
     def _inputs(
-        self, state: Tensors, inputs: Sequence[FloatArray], lags: Sequence[FloatArray | None]
+        self, state: Tensors, inputs: Sequence[FloatArray], asked: Sequence[FloatArray | None]
     ) -> tuple[Tensor, Tensor]:
         """Padded (S, B, D + L) rows with their lag columns, and the mask (S, B)."""
         now = lags_now(self._spec, state).to(torch.float64).numpy(force=True)
@@ -194,10 +199,22 @@ class Engine:
         z = np.zeros((len(inputs), longest, width + now.shape[1]))
         z[:, :, :width] = _padded([standardise(self._spec.features, rows) for rows in inputs], longest)
         z[:, :, width:] = now[:, None]
-        for position, given in enumerate(lags):
+        for position, given in enumerate(asked):
             if given is not None:
-                z[position, : len(given), width:] = given
+                z[position, : len(given), width:] = given[:, : now.shape[1]]
         return self._tensor(z), torch.from_numpy(np.arange(longest) < counts[:, None]).to(self._device)
+
+    def _said(self, asked: Sequence[FloatArray | None], longest: int) -> Tensor | None:
+        """What members had said of late rows (S, B, K), NaN for the others; None where all are others."""
+        lags, width = lag_columns(self._spec), combination.width_said(self._spec, self._plan.members)
+        told = [given is not None and given.shape[1] == lags + width for given in asked]
+        if not any(told):
+            return None
+        said = np.full((len(asked), longest, width), np.nan)
+        for position, given in enumerate(asked):
+            if given is not None and told[position]:
+                said[position, : len(given)] = given[:, lags:]
+        return self._tensor(said)
 
     def _tensor(self, values: FloatArray) -> Tensor:
         return torch.from_numpy(values.astype(np.float32)).to(self._device)

@@ -13,7 +13,7 @@ from models.answers import Outcome, Prediction
 from models.bundle import Model
 from models.committee import row_nll
 from models.engine import Engine, Feedback
-from models.features import standardise
+from models.features import lag_columns, standardise
 from models.lockstep import LANES, PREDICT_ROWS, Event, Progress, run
 from models.scores import Alarm, Run, Scores, score_rows, summarise
 from models.targets import from_scale, log_slope, to_scale
@@ -84,9 +84,10 @@ def prequential(
         cpu_seconds,
         tuple(sorted(contender.alarms, key=lambda alarm: alarm.file_row)),
     )
-    frozen = run_frozen(engine.model, table, contender.inputs, contender.targets, contender.lags)
+    lags = contender.asked[:, : lag_columns(engine.model.spec)]
+    frozen = run_frozen(engine.model, table, contender.inputs, contender.targets, lags)
     everything = np.ones(table.rows, dtype=np.bool_)
-    return Report(adapted, frozen, contender.lags, everything if scored is None else scored, table, batch, delay)
+    return Report(adapted, frozen, lags, everything if scored is None else scored, table, batch, delay)
 
 
 class _Adapted:
@@ -101,7 +102,7 @@ class _Adapted:
         self.truth = self.targets[:, 0]
         self.predicted = np.full(table.rows, math.nan)
         self.loss = np.full(table.rows, math.nan)
-        self.lags = np.zeros((table.rows, 0))
+        self.asked = np.zeros((table.rows, 0))
         self.alarms: list[Alarm] = []
         self.stream_of: dict[int, int] = {}
         self.index = {label: position for position, label in enumerate(self.spec.target.classes)}
@@ -127,7 +128,7 @@ class _Adapted:
                 slot,
                 self.inputs[event.rows],
                 self.targets[event.rows],
-                None if event.predict else self.lags[event.rows],
+                None if event.predict else self.asked[event.rows],
             )
             for slot, event in items
         ]
@@ -145,10 +146,10 @@ class _Adapted:
             self.predicted[rows] = [self.index[label] for label in answer.predictions]
         else:
             self.predicted[rows] = answer.predictions
-        if answer.lags.shape[1]:
-            if not self.lags.shape[1]:
-                self.lags = np.full((self.table.rows, answer.lags.shape[1]), math.nan)
-            self.lags[rows] = answer.lags
+        if answer.asked.shape[1]:
+            if not self.asked.shape[1]:
+                self.asked = np.full((self.table.rows, answer.asked.shape[1]), math.nan)
+            self.asked[rows] = answer.asked
 
     def _raise(self, stream: int, file_row: int, outcome: Outcome) -> None:
         since = outcome.decision.rows_since_change

@@ -17,7 +17,7 @@ PROBE_SHARE = 0.1
 """Most of the budget that one of these may take."""
 QUADRATIC_MAX = 16
 """Most numeric features whose products become features of the head without a network."""
-LINEAR_MEMBERS = tuple((tau, scale) for tau in (300.0, 3000.0, 20_000.0) for scale in (1.0, 10.0, 100.0))
+LINEAR_MEMBERS = tuple((tau, scale) for tau in (300.0, 3000.0, 20_000.0) for scale in (0.1, 1.0, 10.0, 100.0))
 """Forgetting time, in rows, and scale of the prior's variance of the members that heads without a network try."""
 DELAYS_MIN = 10.0
 """A member remembers for this many label delays at least: what it learns is that old when it serves."""
@@ -65,7 +65,7 @@ def candidates(spec: ModelSpec, *, trees: bool) -> ModelSpec:
     taus = first.hyper_parameters["tau_rows"]
     long = tuple(tau for tau in taus if tau >= DELAYS_MIN * delay) or (max(taus),)
     first = replace(first, hyper_parameters={**first.hyper_parameters, "tau_rows": long})
-    members = [each for each in LINEAR_MEMBERS if each[0] >= DELAYS_MIN * delay] or LINEAR_MEMBERS[-3:]
+    members = [each for each in LINEAR_MEMBERS if each[0] >= DELAYS_MIN * delay] or LINEAR_MEMBERS[-4:]
     numeric = sum(feature.kind == "numeric" for feature in spec.features)
     hyper = {
         "hidden": (),

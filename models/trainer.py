@@ -222,6 +222,7 @@ def _base_spec(table: Table, learner: str, settings: TrainSettings) -> ModelSpec
         experts=(Expert(learner, learner, hyper),),
         lags=Lags(offsets, LAG_RATES if offsets else ()),
         detector=detector,
+        delay_rows=own_delay(table, settings.delay),
     )
 
 

@@ -120,6 +120,8 @@ class ModelSpec:
         min_rows: Rows that a re-adaptation uses when the detector gives no change estimate.
         standardiser_rows: Time constant of the online standardiser, in rows; 0 keeps the bundle's statistics.
         start: Frozen model whose answer is an input of experts; empty for none.
+        delay_rows: Rows of the stream that come before a label is known, as stated in training.
+        stacked: Whether a stream learns to correct the committee's mixture (``combination``).
         provenance: Data name, rows, seed, meta-validation scores, library version.
     """
 
@@ -136,6 +138,8 @@ class ModelSpec:
     min_rows: int = 8
     standardiser_rows: int = 2000
     start: Literal["", "boosted_trees"] = ""
+    delay_rows: float = 0.0
+    stacked: bool = False
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -155,7 +155,7 @@ class Learner:
         self, engine: Engine, group: Sequence[tuple[int, Prepared]], now: float
     ) -> "dict[int, _Computed | Exception]":
         """Step together; if that fails, one by one, so that an item's trouble stays its own."""
-        items = [Feedback(item.work.hot.slot, item.inputs, item.targets, item.lags) for _, item in group]
+        items = [Feedback(item.work.hot.slot, item.inputs, item.targets, item.asked) for _, item in group]
         try:
             tick = engine.step(items)
         except Exception as error:  # noqa: BLE001 - the one at fault is found by asking one by one
@@ -182,7 +182,7 @@ class Learner:
             "feedback" if item.held is None else "labels",
             max(now, record.updated_at),  # a clock that jumps back must not put entries out of order
             len(item.kept),
-            encode_feedback(item.rows, outcome),
+            encode_feedback(item.rows, outcome, item.asked),
             outcome.state,
             ids=[(name, record.rows_seen + row) for row, name in enumerate(ids) if name is not None],
             ids_from=rows_seen - self._retained_rows,

@@ -58,12 +58,17 @@ class Logged(NamedTuple):
     """What a replay needs of a feedback entry."""
 
     rows: Rows
-    lags: FloatArray
+    asked: FloatArray
     decision: Decision
 
 
-def encode_feedback(rows: Rows, outcome: Outcome) -> bytes:
+def encode_feedback(rows: Rows, outcome: Outcome, asked: FloatArray | None = None) -> bytes:
     """A feedback entry.
+
+    Args:
+        rows: What was learned.
+        outcome: What it showed.
+        asked: What had been told with the rows' predictions, where they were made earlier.
 
     Raises:
         InvalidError: A value that JSON cannot hold, such as an integer above 64 bits.
@@ -74,7 +79,7 @@ def encode_feedback(rows: Rows, outcome: Outcome) -> bytes:
         "targets": rows.targets,
         "ids": rows.ids,
         "times": rows.times,
-        "lags": outcome.prediction.lags.tolist(),  # null is a lag not known yet (NaN)
+        "asked": (outcome.prediction.asked if asked is None else asked).tolist(),  # null is a lag not known yet (NaN)
         "decision": {
             "kind": decision.kind,
             "rows_since_change": decision.rows_since_change,
@@ -104,10 +109,10 @@ def decode_feedback(payload: bytes) -> Logged:
     entry = orjson.loads(payload)
     decision = entry["decision"]
     rows = Rows(entry["inputs"], entry["targets"], entry["ids"], entry["times"])
-    lags = np.array(entry["lags"], dtype=np.float64).reshape(len(rows.inputs), -1)
+    asked = np.array(entry["asked"], dtype=np.float64).reshape(len(rows.inputs), -1)
     return Logged(
         rows,
-        lags,
+        asked,
         Decision(
             decision["kind"],
             decision["rows_since_change"],

@@ -17,7 +17,7 @@ class Held(NamedTuple):
 
     Attributes:
         input: The row as the client sent it.
-        lags: Lag values that the prediction used, ``None`` where one was not known yet.
+        asked: What the label has to bring along (``Prediction.asked``); ``None`` for NaN.
         model_version: Version of the model that predicted.
         stream_version: The stream's revision then.
         interval: Coverage that was asked for.
@@ -28,7 +28,7 @@ class Held(NamedTuple):
     """
 
     input: Row
-    lags: list[float | None]
+    asked: list[float | None]
     model_version: int
     stream_version: int
     interval: float | None
@@ -48,7 +48,7 @@ def hold(answer: Answered, inputs: Sequence[Row], interval: float | None) -> lis
     return [
         Held(
             row,
-            lags,
+            asked,
             said.model_version,
             said.stream_version,
             interval,
@@ -57,7 +57,7 @@ def hold(answer: Answered, inputs: Sequence[Row], interval: float | None) -> lis
             at(said.std, index),
             at(said.intervals, index),
         )
-        for index, (row, lags) in enumerate(zip(inputs, answer.lags.tolist(), strict=True))
+        for index, (row, asked) in enumerate(zip(inputs, answer.asked.tolist(), strict=True))
     ]
 
 
@@ -105,10 +105,10 @@ def answer_of(stream: str, model: str, classes: list[Any] | None, rows: Sequence
     )
 
 
-def lags_of(rows: Sequence[Held]) -> FloatArray:
-    """(rows, L) lag values that the predictions used; NaN is one that was not known yet."""
-    width = len(rows[0].lags) if rows else 0
-    return np.array([row.lags for row in rows], dtype=np.float64).reshape(len(rows), width)
+def asked_of(rows: Sequence[Held]) -> FloatArray:
+    """(rows, L + K) what the labels bring along; NaN is a lag value that was not known yet."""
+    width = len(rows[0].asked) if rows else 0
+    return np.array([row.asked for row in rows], dtype=np.float64).reshape(len(rows), width)
 
 
 def scored(engine: Engine, outcome: Outcome, rows: Sequence[Held], targets: FloatArray) -> Outcome:
@@ -121,7 +121,7 @@ def scored(engine: Engine, outcome: Outcome, rows: Sequence[Held], targets: Floa
         targets: (rows, O) their labels, encoded.
     """
     spec = engine.model.spec
-    said = _prediction(rows, outcome.prediction.classes)._replace(lags=outcome.prediction.lags)
+    said = _prediction(rows, outcome.prediction.classes)
     score = score_rows(spec.task, engine.encode_targets(said.predictions), targets).mean()
     return outcome._replace(prediction=said, loss=float(row_losses(spec, said, targets).mean()), score=float(score))
 
@@ -136,5 +136,5 @@ def _prediction(rows: Sequence[Held], classes: list[Any] | None) -> Prediction:
         classes,
         column([row.std for row in rows]),
         column([row.bounds for row in rows]),
-        lags_of(rows),
+        asked_of(rows),
     )

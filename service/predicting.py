@@ -25,10 +25,10 @@ class Question:
 
 
 class Answered(NamedTuple):
-    """What is answered, and the (rows, L) lag values that it used."""
+    """What is answered, and what its labels have to bring along if they come late (``Prediction.asked``)."""
 
     predicted: Predicted
-    lags: FloatArray
+    asked: FloatArray
 
 
 Answer = Answered | Refusal
@@ -106,7 +106,7 @@ def _slice(prediction: Prediction, start: int, stop: int) -> Prediction:
         probabilities=part(prediction.probabilities),
         std=part(prediction.std),
         intervals=part(prediction.intervals),
-        lags=prediction.lags[start:stop],
+        asked=prediction.asked[start:stop],
     )
 
 
@@ -124,4 +124,4 @@ def _answered(
         std=prediction.std,
         intervals=prediction.intervals,
     )
-    return Answered(predicted, prediction.lags)
+    return Answered(predicted, prediction.asked)

@@ -4,13 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from models import Engine, FloatArray
 from service.errors import FieldError, InvalidError
 from service.hot import Hot
 from service.payload import Labels, Rows
-from service.pending import Held, lags_of, same_input
+from service.pending import Held, asked_of, same_input
 
 PLACES_MAX = 100
 """Most ids that a refusal names."""
@@ -44,7 +42,7 @@ class Prepared(NamedTuple):
         unknown: Ids of late labels that wait for none; ``None`` where that is not asked.
         inputs: (rows, D), encoded.
         targets: (rows, O), encoded.
-        lags: (rows, L) lag values that the rows were predicted with; ``None`` for the present ones.
+        asked: (rows, L + K) what was told with the rows' predictions; ``None`` where they are predicted now.
         held: The rows as they were predicted, for late labels.
     """
 
@@ -54,7 +52,7 @@ class Prepared(NamedTuple):
     unknown: list[str] | None
     inputs: FloatArray
     targets: FloatArray
-    lags: FloatArray | None
+    asked: FloatArray | None
     held: list[Held] | None
 
 
@@ -76,8 +74,8 @@ def prepare(work: Work, given: Rows | Labels, learned: set[str], pending: Mappin
     inputs, targets = engine.encode_inputs(given.inputs), engine.encode_targets(given.targets)
     kept = _new(given.ids or [None] * len(given.targets), learned)
     rows = given.take(kept)
-    lags = _lags(engine, work.hot.slot, inputs[kept], rows, pending)
-    return Prepared(work, rows, kept, None, inputs[kept], targets[kept], lags, None)
+    asked = _asked(engine, work.hot.slot, inputs[kept], rows, pending)
+    return Prepared(work, rows, kept, None, inputs[kept], targets[kept], asked, None)
 
 
 def _late(work: Work, given: Labels, learned: set[str], pending: Mapping[str, Held]) -> Prepared:
@@ -99,7 +97,7 @@ def _late(work: Work, given: Labels, learned: set[str], pending: Mapping[str, He
         times=None if times is None else [times[index] for index in kept],
     )
     unknown = None if given.strict else [str(name) for _, name in missing]
-    return Prepared(work, rows, kept, unknown, engine.encode_inputs(rows.inputs), targets[kept], lags_of(held), held)
+    return Prepared(work, rows, kept, unknown, engine.encode_inputs(rows.inputs), targets[kept], asked_of(held), held)
 
 
 def _new(ids: Sequence[str | None], learned: set[str]) -> list[int]:
@@ -114,15 +112,15 @@ def _new(ids: Sequence[str | None], learned: set[str]) -> list[int]:
     return new
 
 
-def _lags(engine: Engine, slot: int, inputs: FloatArray, rows: Rows, pending: Mapping[str, Held]) -> FloatArray | None:
-    """Lag values of rows that were sent again with their labels: those of the prediction, if it was of the same row."""
+def _asked(engine: Engine, slot: int, inputs: FloatArray, rows: Rows, pending: Mapping[str, Held]) -> FloatArray | None:
+    """What rows that were sent again with their labels bring along: the prediction's, if it was of the same row."""
     found: dict[int, Any] = {}
     for index, name in enumerate(rows.ids or ()):
         held = None if name is None else pending.get(name)
-        if held is not None and held.lags and same_input(held, rows.inputs[index]):
+        if held is not None and held.asked and same_input(held, rows.inputs[index]):
             found[index] = held
     if not found:
         return None
-    lags = np.repeat(engine.predict([(slot, inputs[:1])])[0].lags, len(inputs), axis=0)  # the present ones
-    lags[list(found)] = lags_of(list(found.values()))
-    return lags
+    asked = engine.predict([(slot, inputs)])[0].asked  # as of now
+    asked[list(found)] = asked_of(list(found.values()))
+    return asked

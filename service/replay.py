@@ -141,7 +141,7 @@ def _rebuild_one(engine: Engine, loaded: Loaded) -> int | ServiceError:
 
 
 def replay(engine: Engine, streams: Sequence[tuple[int, Sequence[Entry]]]) -> None:
-    """Learn log entries again, with the lag values and the alarms that the log tells.
+    """Learn log entries again, with what was told with their predictions and the alarms, as the log has it.
 
     Args:
         engine: Where the slots are.
@@ -159,6 +159,6 @@ def replay(engine: Engine, streams: Sequence[tuple[int, Sequence[Entry]]]) -> No
 
 
 def _feedback(engine: Engine, slot: int, entry: Entry) -> Feedback:
-    rows, lags, decision = decode_feedback(entry.payload)
+    rows, asked, decision = decode_feedback(entry.payload)
     inputs, targets = engine.encode_inputs(rows.inputs), engine.encode_targets(rows.targets)
-    return Feedback(slot, inputs, targets, lags, decision)
+    return Feedback(slot, inputs, targets, asked, decision)

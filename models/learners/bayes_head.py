@@ -3,12 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from models.kalman import Conditioned, Posterior, condition
 from models.learners.base import EVERY_TASK
 from models.losses import (
     cross_entropy,
@@ -24,6 +25,8 @@ from models.types import Batch, Episode, Evidence, Predictive, TaskKind, Tensors
 CHUNK_ROWS = 64
 """Rows solved jointly; longer batches are chained, which gives the same posterior and the same joint likelihood."""
 
+TAU_ROWS = (100.0, 500.0, 3000.0)
+"""Forgetting times of the live members where nothing else is said, in rows."""
 NOISE_FLOOR = 1e-6
 """Least noise variance, in units of the standardised target."""
 PRODUCT_CLIP = 9.0
@@ -31,13 +34,6 @@ PRODUCT_CLIP = 9.0
 RIDGE = 1.0
 """Penalty of the regression that a prior without a body starts from."""
 LOG_2PI = math.log(2 * math.pi)
-
-
-class _Posterior(NamedTuple):
-    """W (S, M, d, O) and P (S, M, d, d): weights ~ N(W, σ² P) for each member."""
-
-    W: Tensor
-    P: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +62,7 @@ class BayesHead:
         prior_scales: Factor of the prior's variance for each live member; empty: 1 for all.
         challenger_tau_rows: Forgetting time of the challenger, in rows.
         delay_rows: In meta-training, how many rows of the stream come before a label is known.
+        keeps: Positions of live members that an alarm leaves as they are.
         noise_rate: Rate, per row, at which a stream's noise level is tracked (regression).
 
     Reference:
@@ -82,10 +79,11 @@ class BayesHead:
     skip: bool = True
     quadratic: int = 0
     start_columns: int = 0
-    tau_rows: Sequence[float] = (100.0, 500.0, 3000.0)
+    tau_rows: Sequence[float] = TAU_ROWS
     prior_scales: Sequence[float] = ()
     challenger_tau_rows: float = 500.0
     delay_rows: int = 0
+    keeps: Sequence[int] = ()
     noise_rate: float = 0.005
 
     @property
@@ -192,11 +190,11 @@ class BayesHead:
         phi = (self.features(meta, batch.x) * batch.mask[..., None])[:, None]  # (S, 1, B, d); padding says nothing
         target = self._targets(batch)[:, None]
         mask = batch.mask[:, None]
-        post, noise = _Posterior(state["W"], state["P"]), state.get("noise")
+        post, noise = Posterior(state["W"], state["P"]), state.get("noise")
         parts = []
         for start in range(0, max(1, batch.mask.shape[1]), CHUNK_ROWS):
             rows = slice(start, start + CHUNK_ROWS)
-            post, part = _condition(post, phi[:, :, rows], target[:, :, rows])
+            post, part = condition(post, phi[:, :, rows], target[:, :, rows])
             parts.append(part)
         first = parts[0]
         if len(parts) == 1:
@@ -213,16 +211,20 @@ class BayesHead:
         return new, Evidence(joint, robust, predictive)
 
     def reset(self, meta: Tensors, state: Tensors, alarm: Tensor, idle: Tensor, since: Batch | None) -> Tensors:
-        """Every live member takes over the challenger, or the posterior of ``since``; an idle challenger restarts."""
+        """Live members take over the challenger, or the posterior of ``since``; an idle challenger restarts.
+
+        Members in ``keeps`` stay: they remember the longest, and an alarm may be false.
+        """
         prior = self._prior(meta)
         W, P = state["W"], state["P"]
         if since is None:
-            taken = _Posterior(W[:, -1:], P[:, -1:])
+            taken = Posterior(W[:, -1:], P[:, -1:])
         else:
             fresh = self.init(meta, alarm.shape[0])
             learned, _ = self.update(meta, fresh, since, since)
-            taken = _Posterior(learned["W"][:, :-1], learned["P"][:, :-1])
-        live = alarm[:, None, None, None]
+            taken = Posterior(learned["W"][:, :-1], learned["P"][:, :-1])
+        takes = torch.tensor([member not in self.keeps for member in range(self.members)], device=alarm.device)
+        live = (alarm[:, None] & takes)[:, :, None, None]
         restart = idle[:, None, None, None]
         new = dict(state)
         new["W"] = torch.cat([torch.where(live, taken.W, W[:, :-1]), torch.where(restart, prior.W, W[:, -1:])], dim=1)
@@ -236,11 +238,11 @@ class BayesHead:
 
     def holding(self, members: int) -> "BayesHead":
         """The same head with members that learn by conjugate updates alone."""
-        return replace(self, tau_rows=(math.inf,) * members, prior_scales=(), challenger_tau_rows=math.inf)
+        return replace(self, tau_rows=(math.inf,) * members, prior_scales=(), challenger_tau_rows=math.inf, keeps=())
 
     def anew(self, meta: Tensors, state: Tensors) -> tuple["BayesHead", Tensors]:
         """The prior alone, at each stream's own noise level, and the head that moves it."""
-        one = replace(self, tau_rows=(), prior_scales=())
+        one = replace(self, tau_rows=(), prior_scales=(), keeps=())
         start = one.init(meta, len(state["W"]))
         if "noise" in state:
             start["noise"] = state["noise"][:, :-1].mean(1, keepdim=True)
@@ -302,11 +304,11 @@ class BayesHead:
         judged[:, : episode.support.mask.shape[1]] = False
         return masked_mean(nll.flatten(), judged.flatten())
 
-    def _prior(self, meta: Tensors) -> _Posterior:
+    def _prior(self, meta: Tensors) -> Posterior:
         """The prior as a posterior of one member: W0 (d, O) and P0 (d, d)."""
         if self.full_prior:
-            return _Posterior(meta["prior_mean"], meta["prior_factor"] @ meta["prior_factor"].mT)
-        return _Posterior(meta["prior_mean"], torch.diag(meta["prior_log_var"].exp()))
+            return Posterior(meta["prior_mean"], meta["prior_factor"] @ meta["prior_factor"].mT)
+        return Posterior(meta["prior_mean"], torch.diag(meta["prior_log_var"].exp()))
 
     def _scales(self, like: Tensor) -> Tensor:
         """(M, 1, 1) factors of the prior's covariance, the challenger's 1 last."""
@@ -329,7 +331,7 @@ class BayesHead:
         return Predictive(mean, noise[:, :, None, :] * (1 + v))
 
     def _likelihood(
-        self, meta: Tensors, parts: Sequence["_Conditioned"], noise: Tensor | None, batch: Batch, mask: Tensor
+        self, meta: Tensors, parts: Sequence[Conditioned], noise: Tensor | None, batch: Batch, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Joint log-likelihood (S, M) of the batch, chunk given chunk, and the same under heavy tails."""
         mean, v, white, spread = (
@@ -347,46 +349,11 @@ class BayesHead:
         robust = masked_sum(student_t_log_density(white, level, torch.zeros_like(white)) - chained, mask)
         return joint, robust
 
-    def _revert(self, meta: Tensors, post: _Posterior, rows: Tensor) -> _Posterior:
+    def _revert(self, meta: Tensors, post: Posterior, rows: Tensor) -> Posterior:
         """Let ``rows`` (S,) rows of time pass: the pull towards the prior."""
         log_keep = torch.log1p(-1 / torch.tensor([*self.tau_rows, self.challenger_tau_rows], dtype=post.W.dtype))
         gamma = (0.5 * log_keep.to(post.W.device) * rows[:, None]).exp()[..., None, None]  # (S, M, 1, 1)
         prior = self._prior(meta)
-        return _Posterior(
+        return Posterior(
             torch.lerp(prior.W, post.W, gamma), torch.lerp(prior.P * self._scales(prior.P), post.P, gamma.square())
         )
-
-
-class _Conditioned(NamedTuple):
-    """What conditioning on a chunk of rows gave, from the state before it.
-
-    Attributes:
-        mean: (S, M, b, O) predictive means.
-        v: (S, M, b, 1) marginal variance factors φᵀPφ.
-        white: (S, M, b, O) residuals decorrelated by the Cholesky factor of I + ΦPΦᵀ.
-        spread: (S, M, b, 1) that factor's diagonal.
-    """
-
-    mean: Tensor
-    v: Tensor
-    white: Tensor
-    spread: Tensor
-
-
-def _condition(post: _Posterior, phi: Tensor, target: Tensor) -> tuple[_Posterior, _Conditioned]:
-    """Kalman update with a chunk of features (S, 1, b, d) and targets (S, 1, b, O); zero rows change nothing."""
-    mean = phi @ post.W
-    residual = target - mean  # on padding φ = 0, so nothing of it reaches W or P
-    cross = phi @ post.P  # (S, M, b, d)
-    gram = cross @ phi.mT
-    v = (cross * phi).sum(-1, keepdim=True)  # as ``predict`` has it, bit for bit
-    if phi.shape[-2] == 1:  # one row needs no factorization
-        spread = (1 + v).sqrt()
-        gain, white = cross / spread, residual / spread
-    else:
-        factor = torch.linalg.cholesky(gram + torch.eye(phi.shape[-2], dtype=phi.dtype, device=phi.device))
-        solved = torch.linalg.solve_triangular(factor, torch.cat([cross, residual], dim=-1), upper=False)
-        gain, white = solved[..., : cross.shape[-1]], solved[..., cross.shape[-1] :]
-        spread = factor.diagonal(dim1=-2, dim2=-1)[..., None]
-    gained = _Posterior(post.W + gain.mT @ white, post.P - gain.mT @ gain)
-    return gained, _Conditioned(mean, v, white, spread)

@@ -76,8 +76,8 @@ def test_streams_moved_together_equal_streams_moved_alone(name: str) -> None:
             alone = Rows(*(values[stream : stream + 1, :length] for values in batch))
             state, _ = adaptation.step(plan, meta, state, alone)
         z = torch.randn(1, 6, rows[0].z.shape[-1], generator=torch.Generator().manual_seed(9))
-        one, _ = adaptation.predict(plan, meta, state, z)
-        other, _ = adaptation.predict(plan, meta, {k: v[stream : stream + 1] for k, v in together[-1].items()}, z)
+        one = adaptation.predict(plan, meta, state, z).served
+        other = adaptation.predict(plan, meta, {k: v[stream : stream + 1] for k, v in together[-1].items()}, z).served
         torch.testing.assert_close(one.mean, other.mean, rtol=1e-5, atol=1e-5)
 
 
@@ -131,7 +131,11 @@ def test_a_logged_alarm_is_obeyed_although_the_detector_would_not_raise_it() -> 
     assert int(new["drift_row"][0]) == int(new["rows_seen"][0])
     assert int(new["drift_row"][1]) == -1
     assert seen.rows_used.tolist() == [4, 0]
-    assert torch.equal(new["head.W"][0, 0], new["head.W"][0, 1])  # both members took the challenger's posterior
+    same, _ = adaptation.step(plan, meta, states[-1], rows[0])
+    challenger = same["head.W"][0, -1]
+    assert torch.equal(new["head.W"][0, 0], challenger)  # the member that forgets fast took over
+    assert torch.equal(new["head.W"][0, 1], same["head.W"][0, 1])  # the one that remembers the longest stayed
+    torch.testing.assert_close(new["weights"][0].exp(), torch.tensor([0.8, 0.2]))
 
 
 def test_a_jump_raises_an_alarm_and_re_adapts() -> None:
@@ -144,7 +148,7 @@ def test_a_jump_raises_an_alarm_and_re_adapts() -> None:
     for step in range(120):
         z = torch.randn(1, 2, 2, generator=rng)
         y = z[..., :1] + (8.0 if step >= 80 else 0.0) + 0.1 * torch.randn(1, 2, 1, generator=rng)
-        served, _ = adaptation.predict(plan, meta, state, z)
+        served = adaptation.predict(plan, meta, state, z).served
         errors.append(float((served.mean - y).abs().mean()))
         state, seen = adaptation.step(plan, meta, state, Rows(z, y, torch.ones(1, 2, dtype=torch.bool)))
         if seen.decisions.drift[0]:

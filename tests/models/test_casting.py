@@ -46,7 +46,7 @@ def test_candidates_are_auditioned_as_they_would_serve(tmp_path: Path) -> None:
         weights = update_weights(weights, gained, torch.ones(1, dtype=torch.int64), 0.01)
     table = small_table(tmp_path, 600, 1, "regression")
     spec = _base_spec(table, "bayes_head", TrainSettings(lag_target=1))
-    one = Audition(heard.said[:1], heard.evidence[:1], heard.truth[:1], heard.scored[:1], 0)
+    one = Audition(heard.said[:1], heard.spread[:1], heard.evidence[:1], heard.truth[:1], heard.scored[:1], 0)
     scale = spec.target.std[0]
     error = np.abs(np.array(expected) * scale + spec.target.mean[0] - heard.truth[0])[heard.scored[0]].mean()
     assert abs(error_of(spec, one, range(members), 0.01) - error) < 1e-3 * scale
@@ -59,7 +59,7 @@ def test_a_committee_is_pruned_and_still_whole(tmp_path: Path) -> None:
         assert Plan.of(model.spec).members <= heard.said.shape[2]
         names = {expert.name for expert in model.spec.experts} | ({"start"} if model.spec.start else set())
         assert {key.split(".", 1)[0] for key in model.meta} == names
-        assert choices[-1].startswith("committee: ")
+        assert choices[-2].startswith("committee: ")
         engine = Engine(read_bundle(write_bundle(model)))
         assert engine.predict([(engine.create(), engine.encode_inputs([[0.1, 0.2]]))])[0].predictions
 

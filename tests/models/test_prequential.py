@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models import Engine, Feedback, Table, rows_mask
+from models.features import lag_columns
 from models.lockstep import events
 from models.prequential import prequential
 from models.types import Lags
@@ -32,12 +33,13 @@ def _by_hand(engine: Engine, table: Table, batch: int, delay: int) -> tuple[list
             answers[now] = engine.predict([(slots[int(table.streams[now])], inputs[now : now + 1])])[0]
         rows = learned_after.get(now, [])
         if rows:
-            lags = np.concatenate([answers[row].lags for row in rows])
+            lags = np.concatenate([answers[row].asked for row in rows])
             tick = engine.step([Feedback(slots[int(table.streams[rows[0]])], inputs[rows], targets[rows], lags)])
             engine.apply(tick)
             for row in rows:
                 initial[row] = tick.outcomes[0].initial_score
-    first_lags = [answer.lags[0, 0] if answer.lags.size else 0.0 for answer in answers]
+    lags_wide = lag_columns(engine.model.spec)
+    first_lags = [answer.asked[0, 0] if lags_wide else 0.0 for answer in answers]
     return [answer.predictions[0] for answer in answers], initial, first_lags
 
 

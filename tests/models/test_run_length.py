@@ -89,7 +89,7 @@ def test_what_is_served_equals_brute_force_over_all_segmentations(spec: ModelSpe
     state["weights"] = torch.log_softmax(state["weights"], dim=1)  # they sum to one in float64 too
     for row in range(STEPS):
         batch = Rows(x[None, row : row + 1], y.view(1, -1, 1)[:, row : row + 1], torch.ones(1, 1, dtype=torch.bool))
-        predicted, _ = adaptation.predict(plan, tensors, state, batch.z)
+        predicted = adaptation.predict(plan, tensors, state, batch.z).served
         state, seen = adaptation.step(plan, tensors, state, batch)
         torch.testing.assert_close(predicted.mean, seen.served.mean)
         served -= float(seen.nll[0, 0])

@@ -67,8 +67,8 @@ def test_only_experts_on_the_start_see_its_answer(tmp_path: Path, task: TaskKind
     said = []
     for each in loaded:
         with torch.no_grad():
-            _, members = predict(plan, each.meta, init(plan, each.meta, 1), z)
-        said.append(members.mean[:, :-1])
+            told = predict(plan, each.meta, init(plan, each.meta, 1), z)
+        said.append(told.members.mean)
     sizes = torch.tensor([learner.members for learner in plan.learners.values()])
     on_start = torch.tensor([expert.on_start for expert in spec.experts]).repeat_interleave(sizes)
     assert torch.equal(said[0][:, ~on_start], said[1][:, ~on_start])

@@ -90,7 +90,7 @@ def test_what_is_predicted_under_suspicion_is_what_is_scored() -> None:
         z = torch.randn(4, 1, 2, generator=generator)
         jump = 2.0 * (batch > 30)
         rows = Rows(z, z[..., :1] + jump + 0.3 * torch.randn(4, 1, 1, generator=generator), torch.ones(4, 1) > 0)
-        predicted, _ = adaptation.predict(plan, meta, state, z)
+        predicted = adaptation.predict(plan, meta, state, z).served
         suspected += int((state["hazard"] > 0).sum())
         state, seen = adaptation.step(plan, meta, state, rows)
         torch.testing.assert_close(predicted.mean, seen.served.mean)

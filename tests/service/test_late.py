@@ -102,7 +102,7 @@ def by_hand(model: str, rows: Sequence[Sequence[float]], labels: Sequence[Any]) 
 
     for batch in batches(4, task=model):
         teach(*batch)
-    lags = engine.predict([(slot, engine.encode_inputs(rows))])[0].lags
+    lags = engine.predict([(slot, engine.encode_inputs(rows))])[0].asked
     for batch in batches(6, seed=5, task=model):
         teach(*batch)
     teach(rows, labels, lags)

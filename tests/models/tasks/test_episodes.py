@@ -51,8 +51,8 @@ def test_lag_columns_in_training_are_those_that_the_engine_keeps(tmp_path: Path,
         if late >= 0:
             part = slice(late, late + 1)
             engine.apply(engine.step([Feedback(slots[table.streams[late]], inputs[part], targets[part], lags[late])]))
-        lags[row] = engine.predict([(slots[table.streams[row]], inputs[row : row + 1])])[0].lags
-        np.testing.assert_allclose(lags[row][0], expected[row], rtol=1e-4, atol=1e-5)
+        lags[row] = engine.predict([(slots[table.streams[row]], inputs[row : row + 1])])[0].asked
+        np.testing.assert_allclose(lags[row][0, : expected.shape[1]], expected[row], rtol=1e-4, atol=1e-5)
 
 
 def test_fitted_statistics_describe_the_columns(tmp_path: Path) -> None:
