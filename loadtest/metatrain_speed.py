@@ -3,8 +3,8 @@
 The sinusoid protocol of the MAML paper: 25 tasks of 10 support and 10 query points, network 1-40-40-1 with ReLU, one
 inner step at 0.01, second order, Adam 0.001. Every contender has the same tensors and sees the same tasks in the same
 order; their first meta-gradients are compared, then stretches of iterations are timed in turn, round after round, so
-that all meet the same load. learn2learn and higher take part where they can be imported. Exit code 1 if a contender computes
-something else, or with ``--least`` if the ratio to the per-task loops is smaller.
+that all meet the same load. learn2learn and higher take part where they can be imported. Exit code 1 if a contender
+computes something else, or with ``--least`` if the ratio to the per-task loops is smaller.
 """
 
 import argparse

@@ -5,9 +5,11 @@ Nothing here knows HTTP, clocks, threads of others or where files lie.
 
 from models.answers import Decision, Outcome, Prediction, Status
 from models.bundle import Model, read_bundle, write_bundle
+from models.continuing import Continued, bundle_checksum, continue_training
 from models.engine import Engine, Feedback, Tick, use_threads
 from models.errors import BundleError, DataError, InputError, ModelsError, SnapshotError, TrainingError
 from models.evaluation import Evaluation, evaluate
+from models.journal import Journal, fingerprint
 from models.learners import LEARNERS, Learner
 from models.lockstep import events
 from models.metatrain import Progress as MetaProgress
@@ -19,6 +21,7 @@ from models.tasks import (
     Mask,
     Table,
     column_names,
+    join_tables,
     read_stream_names,
     read_table,
     read_table_for,
@@ -35,6 +38,7 @@ __all__ = [
     "Alarm",
     "Batch",
     "BundleError",
+    "Continued",
     "DataError",
     "Decision",
     "Engine",
@@ -43,6 +47,7 @@ __all__ = [
     "Feedback",
     "FloatArray",
     "InputError",
+    "Journal",
     "Label",
     "Learner",
     "Mask",
@@ -69,10 +74,14 @@ __all__ = [
     "TrainingError",
     "TrainingReport",
     "Value",
+    "bundle_checksum",
     "column_names",
+    "continue_training",
     "default_window",
     "evaluate",
     "events",
+    "fingerprint",
+    "join_tables",
     "meta_train",
     "prequential",
     "read_bundle",

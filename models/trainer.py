@@ -15,10 +15,12 @@ from models.baselines import online_sgd
 from models.bundle import Model
 from models.errors import TrainingError
 from models.features import encode_rows
+from models.journal import kept
 from models.learners import LEARNERS, Learner
-from models.metatrain import meta_train
+from models.metatrain import Checkpoint, Keep, Trained, meta_train
 from models.prequential import Report
 from models.scores import Run
+from models.search import SEARCH_SHARE, choose_network
 from models.selection import LAG_RATES, choose_lags, choose_target
 from models.targets import encode_targets
 from models.tasks.episodes import fit_features, fit_target, own_delay
@@ -86,17 +88,18 @@ def train_table(table: Table, settings: TrainSettings, progress: Follow) -> tupl
         model, iterations = _fit_chosen(_base_spec(table, learner, settings), split, settings, choices, progress)
     except Interrupted as stopped:
         model, iterations = stopped.model, 0
-    scores = _held_out_scores(model, judge(model, split), settings.seed)
+    scores = held_out_scores(model, judge(model, split), settings.seed)
     interrupted = not iterations
     if iterations:
         everything = split._replace(learn=by_stream(table), judge=[])
         follow = part_of(progress, 0.6, 1.0, "training on all rows")
-        seconds = 0.4 * 60.0 * settings.budget_minutes
+        seconds = 0.4 * _seconds(settings)
         final, trained = fit(model.spec, everything, settings, seconds, max(VALIDATE_EVERY, iterations), follow)
         interrupted = trained.interrupted
         model = model if interrupted else final
     metric = _metric(model.spec.task)
     provenance = {
+        **model.spec.provenance,
         "data": table.name,
         "part": table.part,
         "rows": table.rows,
@@ -122,14 +125,22 @@ def _fit_chosen(
     Raises:
         Interrupted: By Ctrl-C, with the model so far.
     """
-    seconds = 60.0 * settings.budget_minutes
+    seconds = _seconds(settings)
     spec = choose_target(spec, split, settings, seconds, choices, progress)
     spec = choose_lags(spec, split, settings, seconds, choices, progress)
-    follow = part_of(progress, 0.3, 0.6, "meta-training")
+    if settings.search:
+        share = SEARCH_SHARE * 60.0 * settings.budget_minutes
+        spec = choose_network(spec, split, settings, share, choices, part_of(progress, 0.3, 0.45, "network"))
+    follow = part_of(progress, 0.45 if settings.search else 0.3, 0.6, "meta-training")
     model, trained = fit(spec, split, settings, 0.3 * seconds, ITERATIONS, follow)
     if trained.interrupted:
         raise Interrupted(model)
     return model, trained.best_iteration
+
+
+def _seconds(settings: TrainSettings) -> float:
+    """Time for all but the search, which has its own share."""
+    return 60.0 * settings.budget_minutes * (1.0 - SEARCH_SHARE if settings.search else 1.0)
 
 
 def train_tasks(family: str, settings: TrainSettings, progress: Follow) -> tuple[Model, TrainingReport]:
@@ -153,16 +164,21 @@ def train_tasks(family: str, settings: TrainSettings, progress: Follow) -> tuple
         standardiser_rows=0,
     )
     learner = learner_of(spec)
-    generator = torch.Generator().manual_seed(settings.seed)
-    trained = meta_train(
-        learner,
-        SinusoidEpisodes(tasks),
-        generator=generator,
-        iterations=SINUSOID_ITERATIONS,
-        outer_lr=SINUSOID_LR,
-        budget_seconds=60.0 * settings.budget_minutes,
-        progress=following(part_of(progress, 0.0, 1.0, "meta-training")),
-    )
+
+    def train(resume: Checkpoint | None, keep: Keep | None) -> Trained:
+        return meta_train(
+            learner,
+            SinusoidEpisodes(tasks),
+            generator=torch.Generator().manual_seed(settings.seed),
+            iterations=SINUSOID_ITERATIONS,
+            outer_lr=SINUSOID_LR,
+            budget_seconds=60.0 * settings.budget_minutes,
+            progress=following(part_of(progress, 0.0, 1.0, "meta-training")),
+            resume=resume,
+            keep=keep,
+        )
+
+    trained = kept(settings.journal, train)
     scores = _sinusoid_scores(learner, trained.meta, tasks, settings.seed)
     provenance = {
         "data": "sinusoid family: amplitude 0.1 to 5, phase 0 to π, x in -5 to 5",
@@ -201,7 +217,7 @@ def _base_spec(table: Table, learner: str, settings: TrainSettings) -> ModelSpec
     )
 
 
-def _held_out_scores(model: Model, report: Report, seed: int) -> dict[str, float]:
+def held_out_scores(model: Model, report: Report, seed: int) -> dict[str, float]:
     """Scores on the held-out stretches: baselines over all rows, the adapted streams by batches learned."""
     spec, table = model.spec, report.table
     inputs = encode_rows(spec.features, table.values())

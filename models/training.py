@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -12,8 +12,9 @@ from models.adaptation import Plan
 from models.bundle import Model
 from models.engine import Engine
 from models.errors import DataError
+from models.journal import Journal, kept
 from models.learners import Learner
-from models.metatrain import Progress, Source, Trained, meta_train
+from models.metatrain import Checkpoint, Keep, Progress, Source, Trained, meta_train
 from models.prequential import Report, prequential
 from models.tasks.episodes import Stretches, held_out, prepare
 from models.tasks.table import IntArray, Table
@@ -43,6 +44,8 @@ class TrainSettings:
         budget_minutes: Most time to train.
         seed: Of everything random.
         device: Where tensors live.
+        search: Whether meta-validation chooses the sizes of the network.
+        journal: Where progress is kept, so that an interrupted training can go on.
     """
 
     task: TaskKind | None = None
@@ -52,6 +55,8 @@ class TrainSettings:
     budget_minutes: float = 5.0
     seed: int = 0
     device: str = "cpu"
+    search: bool = False
+    journal: Journal | None = field(default=None, compare=False, repr=False)
 
 
 class TrainProgress(NamedTuple):
@@ -122,9 +127,15 @@ def segments_of(table: Table) -> Table:
 
 
 def fit(
-    spec: ModelSpec, split: Split, settings: TrainSettings, seconds: float, iterations: int, progress: Follow
+    spec: ModelSpec,
+    split: Split,
+    settings: TrainSettings,
+    seconds: float,
+    iterations: int,
+    progress: Follow,
+    start: Tensors | None = None,
 ) -> tuple[Model, Trained]:
-    """Meta-train one spec; stops early by the held-out rows, where there are any."""
+    """Meta-train one spec, from ``start`` if given; stops early by the held-out rows, where there are any."""
     learner = learner_of(spec)
     data = prepare(spec, split.table, split.delay)
     episodes = held_out(data, split.judge, sequential=learner.sequential, rows=SEGMENT_ROWS // 2)
@@ -134,19 +145,28 @@ def fit(
     def validate(meta: Tensors) -> float:
         return float(np.mean([float(learner.meta_loss(meta, episode)) for episode in episodes]))
 
-    trained = meta_train(
-        learner,
-        source,
-        generator=torch.Generator().manual_seed(settings.seed),
-        iterations=iterations,
-        budget_seconds=seconds,
-        outer_lr=OUTER_LR,
-        weight_decay=WEIGHT_DECAY,
-        validate=validate if episodes else None,
-        validate_every=VALIDATE_EVERY,
-        progress=following(progress),
-    )
-    return model_of(spec, trained), trained
+    def train(resume: Checkpoint | None, keep: Keep | None) -> Trained:
+        return meta_train(
+            learner,
+            source,
+            generator=torch.Generator().manual_seed(settings.seed),
+            iterations=iterations,
+            budget_seconds=seconds,
+            outer_lr=OUTER_LR,
+            weight_decay=WEIGHT_DECAY,
+            validate=validate if episodes else None,
+            validate_every=VALIDATE_EVERY,
+            progress=following(progress),
+            start=start,
+            resume=resume,
+            keep=keep,
+        )
+
+    trained = kept(settings.journal, train)
+    model = model_of(spec, trained)
+    if settings.journal is not None:
+        settings.journal.latest = model
+    return model, trained
 
 
 def judge(model: Model, split: Split) -> Report:

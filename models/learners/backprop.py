@@ -47,7 +47,7 @@ def loss_gradient(network: Mlp, task: TaskKind, tensors: Tensors, batch: Batch) 
         (S, …) each, under the same names.
     """
     flat = [tensors[name] for name in network.names]
-    found: Sequence[Tensor] = _Gradient.apply(network, task, batch, *flat)
+    found: Sequence[Tensor] = _Gradient.apply(network, task, batch, *flat)  # type: ignore[no-untyped-call]
     return dict(zip(network.names, found, strict=True))
 
 
@@ -65,7 +65,7 @@ class _Gradient(torch.autograd.Function):
         return tuple(found)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *direction: Tensor) -> tuple[Tensor | None, ...]:
         layers = ctx.network.layers
         saved = ctx.saved_tensors
