@@ -19,7 +19,7 @@ IMAGE ?= acclimate
 CONTAINER ?= $(shell command -v docker || command -v podman)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check demo models benchmark sinusoid metatrain-speed crash loadtest image image-test clean
+.PHONY: help serve test check demo models benchmark sinusoid switching detection metatrain-speed crash loadtest image image-test clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r t d; do printf '%-15s %s\n' "$$t" "$$d"; done
@@ -30,7 +30,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -x $(PY) || "$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); echo "could not create $(VENV): $(PYTHON) lacks venv or ensurepip (Debian: the package python3-venv)" >&2; exit 1; }
 	@echo "installing acclimate and what it needs into $(VENV) (torch is large: this takes minutes)"
 	@test -z "$(TORCH_INDEX)" || $(PIP) --index-url "$(TORCH_INDEX)" "$$(grep '^torch==' constraints.txt)"
-	@$(PIP) -c constraints.txt -e .
+	@$(PIP) -c constraints.txt -e '.[train]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
@@ -65,6 +65,12 @@ benchmark: $(VENV)/.installed ## train with defaults and evaluate on real stream
 
 sinusoid: $(VENV)/.installed ## the sinusoid benchmark
 	@$(PY) -m loadtest.sinusoid $(ARGS)
+
+switching: $(VENV)/.installed ## streams that switch: how far behind an oracle
+	@$(PY) -m loadtest.switching $(ARGS)
+
+detection: $(VENV)/.installed ## detectors: delay, missed changes, false alarms
+	@$(PY) -m loadtest.detection $(ARGS)
 
 metatrain-speed: $(VENV)/.installed ## meta-training, batched over tasks, against per-task loops
 	@$(PY) -m loadtest.metatrain_speed $(ARGS)

@@ -37,6 +37,7 @@ CASES = (
     ("bike_hourly", 0),
     ("bike_hourly", 100),
     ("air_quality_uci", 0),
+    ("gas_drift", 0),
     ("watch_shoulder", 0),
     ("beijing_pm25", 12),
 )

@@ -3,15 +3,19 @@
 Nothing here knows HTTP, clocks, threads of others or where files lie.
 """
 
+from models.adaptation import Observation, Plan, step
+from models.adaptation import init as init_state
 from models.answers import Decision, Outcome, Prediction, Status
 from models.bundle import Model, read_bundle, write_bundle
 from models.continuing import Continued, bundle_checksum, continue_training
+from models.detectors import DETECTORS
 from models.engine import Engine, Feedback, Tick, use_threads
 from models.errors import BundleError, DataError, InputError, ModelsError, SnapshotError, TrainingError
 from models.evaluation import Evaluation, evaluate
 from models.journal import Journal, fingerprint
 from models.learners import LEARNERS, Learner
 from models.lockstep import events
+from models.memory import Rows
 from models.metatrain import Progress as MetaProgress
 from models.metatrain import meta_train
 from models.prequential import Report, prequential, row_losses
@@ -28,12 +32,25 @@ from models.tasks import (
     rows_mask,
     streams_mask,
 )
-from models.tasks.sinusoid import Sinusoid, SinusoidEpisodes, SinusoidTasks
+from models.tasks.sinusoid import Sinusoid, SinusoidEpisodes, SinusoidTasks, SwitchingStreams
 from models.trainer import train_table, train_tasks
 from models.training import TrainingReport, TrainProgress, TrainSettings
-from models.types import Batch, Episode, FloatArray, Label, ModelSpec, Tensors, Value
+from models.types import (
+    Batch,
+    DetectorChoice,
+    Episode,
+    Expert,
+    Feature,
+    FloatArray,
+    Label,
+    ModelSpec,
+    Target,
+    Tensors,
+    Value,
+)
 
 __all__ = [
+    "DETECTORS",
     "LEARNERS",
     "Alarm",
     "Batch",
@@ -41,9 +58,12 @@ __all__ = [
     "Continued",
     "DataError",
     "Decision",
+    "DetectorChoice",
     "Engine",
     "Episode",
     "Evaluation",
+    "Expert",
+    "Feature",
     "Feedback",
     "FloatArray",
     "InputError",
@@ -55,9 +75,12 @@ __all__ = [
     "Model",
     "ModelSpec",
     "ModelsError",
+    "Observation",
     "Outcome",
+    "Plan",
     "Prediction",
     "Report",
+    "Rows",
     "Run",
     "Scores",
     "Sinusoid",
@@ -66,7 +89,9 @@ __all__ = [
     "SnapshotError",
     "Status",
     "StreamConfig",
+    "SwitchingStreams",
     "Table",
+    "Target",
     "Tensors",
     "Tick",
     "TrainProgress",
@@ -81,6 +106,7 @@ __all__ = [
     "evaluate",
     "events",
     "fingerprint",
+    "init_state",
     "join_tables",
     "meta_train",
     "prequential",
@@ -92,6 +118,7 @@ __all__ = [
     "row_losses",
     "rows_mask",
     "score_rows",
+    "step",
     "streams_mask",
     "summarise",
     "summarise_streams",

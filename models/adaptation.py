@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models import committee
-from models.detectors import DETECTORS, Detector, Signals
-from models.features import init_standardiser, input_width, network_inputs, update_standardiser
-from models.learners import LEARNERS, Learner
+from models import committee, suspicion
+from models.detectors import DETECTORS, Detector, Signals, Verdict, WeighsHypotheses
+from models.errors import InputError
+from models.features import init_standardiser, input_width, network_inputs, start_columns, update_standardiser
+from models.learners import LEARNERS, KeepsPosteriors, Learner
 from models.memory import Rows, init_memory, push_window, remember, window_batch
+from models.start import start_answers
 from models.types import Batch, Evidence, ModelSpec, Predictive, Tensors
 
 SCORE_RATE = 0.01
@@ -34,20 +36,39 @@ class Plan:
 
     @classmethod
     def of(cls, spec: ModelSpec) -> "Plan":
-        """Look up the spec's learners and detector in their tables."""
-        width = input_width(spec)
-        learners = {
+        """Look up the spec's learners and detector in their tables.
+
+        Raises:
+            InputError: The detector weighs hypotheses, which the experts cannot be.
+        """
+        width = {False: input_width(spec) - start_columns(spec), True: input_width(spec)}
+        learners: Mapping[str, Learner] = {
             expert.name: LEARNERS[expert.learner](
-                task=spec.task, inputs=width, outputs=spec.outputs, **expert.hyper_parameters
+                task=spec.task, inputs=width[expert.on_start], outputs=spec.outputs, **expert.hyper_parameters
             )
             for expert in spec.experts
         }
-        return cls(spec, learners, DETECTORS[spec.detector.name](**spec.detector.settings))
+        detector = DETECTORS[spec.detector.name](**spec.detector.settings)
+        if isinstance(detector, WeighsHypotheses):
+            learners = _hypotheses(spec, learners, detector.hypotheses)
+        return cls(spec, learners, detector)
 
     @property
     def keeps_window(self) -> bool:
         """Whether a stream retains rows: not where every re-adaptation takes over a challenger."""
+        if self.weighs_hypotheses:
+            return False
         return not (self.detector.compares_challenger and all(one.keeps_challenger for one in self.learners.values()))
+
+    @property
+    def can_start_anew(self) -> bool:
+        """Whether a fresh start is something else than the first expert's challenger."""
+        return isinstance(next(iter(self.learners.values())), KeepsPosteriors)
+
+    @property
+    def weighs_hypotheses(self) -> bool:
+        """Whether the detector's belief over the members is what is served."""
+        return isinstance(self.detector, WeighsHypotheses)
 
     @property
     def members(self) -> int:
@@ -81,6 +102,8 @@ class Observation(NamedTuple):
         initial: (S, B, ·) the frozen initialization's.
         nll: (S, B) nats in the learners' scale, under ``served``'s mixture.
         initial_nll: (S, B) the same under the frozen initialization.
+        members: What each member had predicted, the challenger last.
+        evidence: (S, M) log-likelihood of the batch under each live member, heavy-tailed for regression.
         decisions: The detector's decisions.
         entered: (S,) bool, a warning that was not there before the batch.
         rows_used: (S,) rows that a re-adaptation used, 0 where there was none.
@@ -91,6 +114,8 @@ class Observation(NamedTuple):
     initial: Predictive
     nll: Tensor
     initial_nll: Tensor
+    members: Predictive
+    evidence: Tensor
     decisions: Decisions
     entered: Tensor
     rows_used: Tensor
@@ -103,6 +128,7 @@ def init(plan: Plan, meta: Tensors, streams: int) -> Tensors:
     state: Tensors = {
         **init_standardiser(spec, streams),
         "weights": committee.init_weights(streams, plan.members),
+        **suspicion.init_suspicion(streams),
         **init_memory(spec, streams, window_rows=spec.window_rows if plan.keeps_window else 0),
         "rows_seen": torch.zeros(streams, dtype=torch.int64),
         "drift_row": torch.full((streams,), NEVER, dtype=torch.int64),
@@ -117,21 +143,31 @@ def init(plan: Plan, meta: Tensors, streams: int) -> Tensors:
 
 def predict(plan: Plan, meta: Tensors, state: Tensors, z: Tensor) -> tuple[Predictive, Predictive]:
     """What is served for rows z (S, B, D + L), and all members' distributions, the challenger last."""
-    members = _members(plan, meta, state, network_inputs(plan.spec, state["x_mean"], state["x_var"], z))
-    return committee.serve(plan.spec.task, members, state["weights"], plan.spec.challenger_share), members
+    return _predict(plan, meta, state, z, start_answers(plan.spec, meta, z))
+
+
+def _predict(
+    plan: Plan, meta: Tensors, state: Tensors, z: Tensor, answers: Tensor | None
+) -> tuple[Predictive, Predictive]:
+    x = network_inputs(plan.spec, state["x_mean"], state["x_var"], z, answers)
+    members = _members(plan, meta, state, x)
+    weighed = members
+    if suspicion.needs_fresh(state):
+        weighed = suspicion.with_fresh(members, _fresh_start(plan, meta, state, x))
+    return committee.mixed(plan.spec.task, weighed, suspicion.full_weights(plan.spec, state)), members
 
 
 def initial_state(plan: Plan, meta: Tensors) -> Tensors:
     """What ``predict`` needs of a state, for one stream at the meta-initialization."""
     fresh = init_standardiser(plan.spec, 1)
-    fresh["weights"] = committee.init_weights(1, plan.members)
+    fresh |= {"weights": committee.init_weights(1, plan.members), **suspicion.init_suspicion(1)}
     for name, learner in plan.learners.items():
         fresh |= _prefixed(name, learner.init(_part(meta, name), 1))
     return fresh
 
 
 def predict_initial(
-    plan: Plan, meta: Tensors, z: Tensor, fresh: Tensors | None = None
+    plan: Plan, meta: Tensors, z: Tensor, fresh: Tensors | None = None, answers: Tensor | None = None
 ) -> tuple[Predictive, Tensors, Predictive]:
     """The frozen initialization's answer: served distribution, the state it stands for, all members.
 
@@ -140,10 +176,13 @@ def predict_initial(
         meta: The model's learned tensors.
         z: (S, B, D + L) rows.
         fresh: ``initial_state``, where the caller keeps it.
+        answers: (S, B, K) the frozen start's, where the caller has them.
     """
+    if answers is None:
+        answers = start_answers(plan.spec, meta, z)
     one = initial_state(plan, meta) if fresh is None else fresh
     joined = z.flatten(0, 1)[None]  # all rows are one stream's: the start is the same for all
-    served, members = predict(plan, meta, one, joined)
+    served, members = _predict(plan, meta, one, joined, None if answers is None else answers.flatten(0, 1)[None])
     streams, rows = z.shape[:2]
     weights = one["weights"].expand(streams, -1)
     return _unjoined(served, streams, rows), {**one, "weights": weights}, _unjoined(members, streams, rows)
@@ -183,8 +222,8 @@ def step(
         The new state, and what was observed from the state before.
     """
     spec = plan.spec
-    h0 = spec.challenger_share
-    x = network_inputs(spec, state["x_mean"], state["x_var"], rows.z)
+    answers = start_answers(spec, meta, rows.z)
+    x = network_inputs(spec, state["x_mean"], state["x_var"], rows.z, answers)
     y = rows.y if spec.task == "regression" else rows.y[..., 0].to(torch.int64)
     batch = Batch(x, y, rows.mask)
     count = rows.mask.sum(1)
@@ -193,14 +232,18 @@ def step(
     window = batch
     if plan.keeps_window:
         new["window_z"], new["window_y"] = push_window(spec, state, rows, count)
-        window = window_batch(spec, state, new)
+        window = window_batch(spec, meta, state, new)
     evidence = _learn(plan, meta, state, new, batch, window)
-    served = committee.serve(spec.task, evidence.predictive, state["weights"], h0)
-    nll = committee.row_nll(spec.task, evidence.predictive, state["weights"], h0, y)
-    initial, start, initial_members = predict_initial(plan, meta, rows.z, fresh)
-    initial_nll = committee.row_nll(spec.task, initial_members, start["weights"], h0, y)
+    full, weighed, start_over = suspicion.full_weights(spec, state), evidence.predictive, None
+    if suspicion.needs_fresh(state):
+        start_over = _learn_anew(plan, meta, state, next(iter(plan.learners)), batch)[1]
+        weighed = suspicion.with_fresh(weighed, _fresh_start(plan, meta, state, x))  # bit for bit what is predicted
+    served = committee.mixed(spec.task, weighed, full)
+    nll = committee.mixed_nll(spec.task, weighed, full, y)
+    initial, start, initial_members = predict_initial(plan, meta, rows.z, fresh, answers)
+    initial_nll = committee.row_nll(spec.task, initial_members, start["weights"], spec.challenger_share, y)
 
-    signals = _signals(spec, state["weights"], served, evidence, nll, y, rows.mask)
+    signals = _signals(plan, state, served, evidence, start_over, nll, y, rows.mask)
     detector_state = {
         key.removeprefix("detector."): value.numpy(force=True)
         for key, value in state.items()
@@ -217,11 +260,20 @@ def step(
             np.broadcast_to(np.float64(verdict.threshold), verdict.statistic.shape),
         )
     new["weights"] = committee.update_weights(state["weights"], evidence.robust[:, :-1], count, spec.share)
-    rows_used = _readapt(plan, meta, new, decisions, torch.from_numpy(verdict.idle) & (count > 0))
+    new["rows_seen"] = state["rows_seen"] + count
+    if verdict.restart is not None:
+        _restart(plan, meta, state, new, torch.from_numpy(verdict.restart), batch)
+    if verdict.belief is not None:
+        rows_used = _succeed(plan, meta, new, decisions, verdict)
+    else:
+        rows_used = _readapt(plan, meta, new, decisions, torch.from_numpy(verdict.idle) & (count > 0))
+    if verdict.suspicion is not None:
+        suspected = verdict.suspicion * ~decisions.drift
+        fresh_joint = None if start_over is None else start_over.joint
+        _suspect(plan, state, new, full, evidence.joint, fresh_joint, torch.from_numpy(suspected), count)
 
     new["x_mean"], new["x_var"] = update_standardiser(spec, state["x_mean"], state["x_var"], rows.z, rows.mask)
     new |= remember(spec, state, y, rows.mask)
-    new["rows_seen"] = state["rows_seen"] + count
     drift = torch.from_numpy(decisions.drift)
     new["drift_row"] = torch.where(drift, new["rows_seen"], state["drift_row"])
     new["warned"] = torch.where(count > 0, torch.from_numpy(decisions.warning) & ~drift, state["warned"])
@@ -229,19 +281,23 @@ def step(
     if not bool(kept.all()):
         new = {key: _where(kept, value, state[key]) for key, value in new.items()}
     entered = new["warned"] & ~state["warned"]
-    return new, Observation(served, initial, nll, initial_nll, decisions, entered, rows_used, kept)
+    members, likely = evidence.predictive, evidence.robust[:, :-1]
+    return new, Observation(served, initial, nll, initial_nll, members, likely, decisions, entered, rows_used, kept)
 
 
 def reset(plan: Plan, meta: Tensors, state: Tensors) -> Tensors:
     """Back to the meta-initialization; counters and the known labels stay."""
     fresh = init(plan, meta, state["rows_seen"].shape[0])
-    return fresh | {key: state[key] for key in ("known", "known_mean", "rows_seen", "rolling")}
+    return fresh | {key: state[key] for key in ("known", "known_mean", "rows_seen", "changes", "rolling")}
 
 
 def _members(plan: Plan, meta: Tensors, state: Tensors, x: Tensor) -> Predictive:
     """All live members' distributions, the first expert's challenger last."""
     return _joined(
-        [learner.predict(_part(meta, name), _part(state, name), x) for name, learner in plan.learners.items()]
+        [
+            learner.predict(_part(meta, name), _part(state, name), x[..., : learner.inputs])
+            for name, learner in plan.learners.items()
+        ]
     )
 
 
@@ -249,7 +305,8 @@ def _learn(plan: Plan, meta: Tensors, state: Tensors, new: Tensors, batch: Batch
     """Update every expert into ``new``; the evidence of all live members, the first expert's challenger last."""
     found = []
     for name, learner in plan.learners.items():
-        moved, evidence = learner.update(_part(meta, name), _part(state, name), batch, window)
+        rows, held = _seen_by(learner, batch), _seen_by(learner, window)
+        moved, evidence = learner.update(_part(meta, name), _part(state, name), rows, held)
         new |= _prefixed(name, moved)
         found.append(evidence)
     if len(found) == 1:
@@ -259,6 +316,11 @@ def _learn(plan: Plan, meta: Tensors, state: Tensors, new: Tensors, batch: Batch
         _challenger_last([each.robust for each in found]),
         _joined([each.predictive for each in found]),
     )
+
+
+def _seen_by(learner: Learner, batch: Batch) -> Batch:
+    """The batch with the inputs that the learner takes: the start's answer comes last."""
+    return batch._replace(x=batch.x[..., : learner.inputs])
 
 
 def _joined(parts: Sequence[Predictive]) -> Predictive:
@@ -276,21 +338,117 @@ def _challenger_last(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat([*(part[:, :-1] for part in parts), parts[0][:, -1:]], dim=1)
 
 
+def _hypotheses(spec: ModelSpec, learners: Mapping[str, Learner], count: int) -> Mapping[str, Learner]:
+    """The one expert with a member for each hypothesis; its challenger is the fresh one."""
+    able = {name: one.holding(count - 1) for name, one in learners.items() if isinstance(one, KeepsPosteriors)}
+    if len(able) != 1 or len(learners) != 1:
+        experts = ", ".join(f"{expert.name} ({expert.learner})" for expert in spec.experts)
+        raise InputError(
+            ("config", "detector"),
+            f"{spec.detector.name} weighs posteriors of one expert that starts anew with any batch (a Bayesian head), "
+            f"this model serves {experts}; choose another detector",
+        )
+    return able
+
+
+def _anew(plan: Plan, meta: Tensors, state: Tensors, name: str) -> tuple[Learner, Tensors]:
+    """An expert's start that no row has been learned from, at each stream's own noise."""
+    learner = plan.learners[name]
+    if not isinstance(learner, KeepsPosteriors):
+        raise TypeError(f"expert {name} cannot start anew beside its challenger")
+    return learner.anew(_part(meta, name), _part(state, name))
+
+
+def _fresh_start(plan: Plan, meta: Tensors, state: Tensors, x: Tensor) -> Predictive:
+    """The first expert's fresh start as one more member (S, 1, B, ·)."""
+    name = next(iter(plan.learners))
+    one, own = _anew(plan, meta, state, name)
+    return one.predict(_part(meta, name), own, x[..., : one.inputs])
+
+
+def _learn_anew(plan: Plan, meta: Tensors, state: Tensors, name: str, batch: Batch) -> tuple[Tensors, Evidence]:
+    """What such a start is after the batch, and how well it had foreseen it: one member."""
+    one, own = _anew(plan, meta, state, name)
+    rows = _seen_by(one, batch)
+    return one.update(_part(meta, name), own, rows, rows)
+
+
 def _signals(
-    spec: ModelSpec, weights: Tensor, served: Predictive, evidence: Evidence, nll: Tensor, y: Tensor, mask: Tensor
+    plan: Plan,
+    state: Tensors,
+    served: Predictive,
+    evidence: Evidence,
+    start_over: Evidence | None,
+    nll: Tensor,
+    y: Tensor,
+    mask: Tensor,
 ) -> Signals:
+    spec = plan.spec
     if spec.task == "classification":
         error = (served.mean.argmax(-1) != y).to(nll.dtype)
     else:
         error = (served.mean - y).square().sum(-1)
-    live = torch.logsumexp(weights + evidence.robust[:, :-1], dim=1)
+    live = torch.logsumexp(state["weights"] + evidence.robust[:, :-1], dim=1)
+    fresh = gain = None
+    if start_over is not None:
+        likelihood = torch.where(state["hazard"] > 0, start_over.robust[:, -1], -torch.inf)
+        fresh = likelihood.to(torch.float64).numpy(force=True)
+    if plan.detector.compares_challenger:
+        gain = suspicion.rate_gain(spec, state).to(torch.float64).numpy(force=True)
     return Signals(
         error=error.to(torch.float64).numpy(force=True),
         nll=nll.to(torch.float64).numpy(force=True),
         mask=mask.numpy(force=True),
         live=live.to(torch.float64).numpy(force=True),
         challenger=evidence.robust[:, -1].to(torch.float64).numpy(force=True),
+        fresh=fresh,
+        gain=gain,
+        members=evidence.joint.to(torch.float64).numpy(force=True),
     )
+
+
+def _restart(plan: Plan, meta: Tensors, state: Tensors, new: Tensors, chosen: Tensor, batch: Batch) -> None:
+    """In ``new``, challengers whose start was the wrong one become the initialization that has learned the batch."""
+    if not bool(chosen.any()):
+        return
+    for name, learner in plan.learners.items():
+        if isinstance(learner, KeepsPosteriors):
+            grown, _ = _learn_anew(plan, meta, state, name, batch)
+            new |= _prefixed(name, learner.restart(_part(new, name), chosen, grown))
+
+
+def _suspect(
+    plan: Plan,
+    state: Tensors,
+    new: Tensors,
+    full: Tensor,
+    joint: Tensor,
+    fresh: Tensor | None,
+    suspected: Tensor,
+    count: Tensor,
+) -> None:
+    """Count in ``new`` how probable a change was, and set what share of the next answer the challenger gets."""
+    changed = suspicion.change_probability(full, joint, fresh, state["hazard"])
+    new["changes"] = torch.where(count > 0, state["changes"] + changed, state["changes"])
+    new |= suspicion.suspect(plan.spec, state, new, suspected.to(changed.dtype), count)
+    if not plan.can_start_anew:
+        new["hazard"] = state["hazard"]
+
+
+def _succeed(plan: Plan, meta: Tensors, new: Tensors, decisions: Decisions, verdict: Verdict) -> Tensor:
+    """Make the belief what is served, and room for the next hypothesis. Returns rows of the new regime (S,)."""
+    if verdict.belief is None or verdict.place is None:
+        raise TypeError("a detector that weighs hypotheses gives its belief and the place of the newest one")
+    place, idle = torch.from_numpy(verdict.place), torch.from_numpy(verdict.idle)
+    for name, learner in plan.learners.items():
+        if isinstance(learner, KeepsPosteriors):
+            new |= _prefixed(name, learner.succeed(_part(meta, name), _part(new, name), place, idle))
+    found = suspicion.from_belief(plan.spec, torch.from_numpy(verdict.belief))
+    for name, value in found.items():
+        kept = idle.view(-1, *[1] * (value.dim() - 1))
+        new[name] = torch.where(kept, value.to(new[name].dtype), new[name])
+    since = torch.from_numpy(decisions.rows_since_change).clamp_min(0)
+    return torch.where(torch.from_numpy(decisions.drift), since, 0)
 
 
 def _readapt(plan: Plan, meta: Tensors, new: Tensors, decisions: Decisions, idle: Tensor) -> Tensor:
@@ -304,7 +462,7 @@ def _readapt(plan: Plan, meta: Tensors, new: Tensors, decisions: Decisions, idle
         known = torch.where(estimate > 0, estimate, spec.min_rows)
         used = torch.where(alarm, torch.minimum(known, new["window_rows"]), 0)
         new["window_rows"] = torch.where(alarm, used, new["window_rows"])
-        since = window_batch(spec, new, new) if plan.keeps_window else None
+        since = window_batch(spec, meta, new, new) if plan.keeps_window else None
         even = torch.full_like(new["weights"], -float(np.log(plan.members)))
         new["weights"] = torch.where(alarm[:, None], even, new["weights"])
         if plan.detector.compares_challenger:
@@ -313,7 +471,7 @@ def _readapt(plan: Plan, meta: Tensors, new: Tensors, decisions: Decisions, idle
         return used
     for name, learner in plan.learners.items():
         takeover = learner.keeps_challenger and plan.detector.compares_challenger
-        rows = None if takeover or since is None else since
+        rows = None if takeover or since is None else _seen_by(learner, since)
         moved = learner.reset(_part(meta, name), _part(new, name), alarm, idle, rows)
         new |= _prefixed(name, moved)
     return used
@@ -321,7 +479,8 @@ def _readapt(plan: Plan, meta: Tensors, new: Tensors, decisions: Decisions, idle
 
 def _all_finite(plan: Plan, new: Tensors) -> Tensor:
     """(S,) whether what learning changed is finite: a sum is not where a part is not."""
-    changed = [key for key in new if key.split(".", 1)[0] in plan.learners] + ["weights", "x_mean", "x_var"]
+    changed = [key for key in new if key.split(".", 1)[0] in plan.learners]
+    changed += ["weights", "odds", "changes", "x_mean", "x_var"]
     streams = new["rows_seen"].shape[0]
     sums = [new[key].reshape(streams, -1).sum(1) for key in changed if new[key].is_floating_point()]
     return torch.stack(sums).isfinite().all(0)

@@ -5,6 +5,7 @@ Both run test-then-train on the same rows in the same batches with the same labe
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -89,7 +90,7 @@ def online_sgd(
         seed: Of the random start, which all streams share.
         progress: Told the number of rows learned so far.
     """
-    table = report.table
+    table, spec = report.table, replace(spec, start="")
     raw = np.concatenate([standardise(spec.features, inputs), report.lags], axis=1).astype(np.float32)
     still = init_standardiser(spec, 1)
     x = network_inputs(spec, still["x_mean"], still["x_var"], torch.from_numpy(raw)[None])[0]  # (rows, F)
@@ -135,7 +136,7 @@ class _OnlineSgd:
     """One network a stream, each a vector of weights; Adam moves several in one call."""
 
     def __init__(self, spec: ModelSpec, x: Tensor, y: Tensor, seed: int) -> None:
-        hidden = next((e.hyper_parameters["hidden"] for e in spec.experts if "hidden" in e.hyper_parameters), HIDDEN)
+        hidden = next((e.hyper_parameters["hidden"] for e in spec.experts if e.hyper_parameters.get("hidden")), HIDDEN)
         self.task = spec.task
         self.network = Mlp((input_width(spec), *hidden, spec.outputs), activation="tanh")
         self.start, self.layout = flatten(self.network.init(torch.Generator().manual_seed(seed)))

@@ -116,12 +116,11 @@ def _spec(header: dict[str, Any]) -> ModelSpec:
         window_rows=int(header["window_rows"]),
         min_rows=int(header["min_rows"]),
         standardiser_rows=int(header["standardiser_rows"]),
+        start=header.get("start", ""),
         provenance=dict(header["provenance"]),
     )
 
 
 def tensor_digest(tensor: torch.Tensor) -> str:
     """Checksum of a tensor's bytes, in hexadecimal."""
-    return hashlib.blake2b(
-        tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes(), digest_size=16
-    ).hexdigest()
+    return hashlib.blake2b(tensor.contiguous().numpy().tobytes(), digest_size=16).hexdigest()

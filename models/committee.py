@@ -48,7 +48,12 @@ def serve(task: TaskKind, predictive: Predictive, weights: Tensor, challenger_sh
         ``Predictive`` without the member axis: regression mean and variance (S, B, O) of the mixture, classification
         log probabilities (S, B, C).
     """
-    full = member_weights(weights, challenger_share)[:, :, None, None]  # (S, M + 1, 1, 1)
+    return mixed(task, predictive, member_weights(weights, challenger_share))
+
+
+def mixed(task: TaskKind, predictive: Predictive, weights: Tensor) -> Predictive:
+    """The mixture of all members under log weights (S, M') that sum to one, as one distribution."""
+    full = weights[:, :, None, None]
     if task == "classification":
         return Predictive(torch.logsumexp(predictive.mean + full, dim=1), predictive.var)
     w = full.exp()
@@ -76,9 +81,16 @@ def row_nll(task: TaskKind, predictive: Predictive, weights: Tensor, challenger_
     Returns:
         (S, B).
     """
-    full = member_weights(weights, challenger_share)[:, :, None]
+    return mixed_nll(task, predictive, member_weights(weights, challenger_share), y)
+
+
+def mixed_nll(task: TaskKind, predictive: Predictive, weights: Tensor, y: Tensor) -> Tensor:
+    """Negative log-likelihood (S, B) of each row under all members' mixture by log weights (S, M')."""
+    return -torch.logsumexp(weights[:, :, None] - member_nll(task, predictive, y), dim=1)
+
+
+def member_nll(task: TaskKind, predictive: Predictive, y: Tensor) -> Tensor:
+    """Negative log-likelihood (S, M', B) of each row under each member, in nats."""
     if task == "classification":
-        nll = cross_entropy(predictive.mean, y[:, None].expand(predictive.mean.shape[:-1]))
-    else:
-        nll = gaussian_nll(predictive.mean, predictive.var, y[:, None])
-    return -torch.logsumexp(full - nll, dim=1)
+        return cross_entropy(predictive.mean, y[:, None].expand(predictive.mean.shape[:-1]))
+    return gaussian_nll(predictive.mean, predictive.var, y[:, None])

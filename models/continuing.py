@@ -17,8 +17,7 @@ from models.prequential import Report
 from models.scores import Scores
 from models.tasks.table import Table
 from models.trainer import ITERATIONS, held_out_scores
-from models.training import Follow, Split, TrainSettings, fit, judge, part_of, split_table
-from models.types import Expert, Tensors
+from models.training import Follow, TrainSettings, fit, judge, part_of, split_table, with_start_of
 
 
 class Continued(NamedTuple):
@@ -65,8 +64,9 @@ def continue_training(model: Model, table: Table, settings: TrainSettings, progr
     earlier = np.zeros(table.rows, dtype=np.bool_)
     earlier[np.concatenate(outer.learn)] = True
     inner = split_table(table.take(earlier), settings.delay)
-    meta, interrupted = _learn(model, inner, settings, part_of(progress, 0.0, 1.0, "meta-training further"))
-    new = Model(model.spec, meta)
+    seconds, follow = 60.0 * settings.budget_minutes, part_of(progress, 0.0, 1.0, "meta-training further")
+    fitted = fit(model.spec, with_start_of(inner, model), settings, seconds, ITERATIONS, follow, model.meta)
+    new = fitted.model
     reports = [judge(each, outer) for each in (model, new)]
     (old_error, new_error), measure = [_error(report) for report in reports], "mean absolute error"
     if model.spec.task == "classification":
@@ -86,41 +86,19 @@ def continue_training(model: Model, table: Table, settings: TrainSettings, progr
         "parent": _parent(model, {**compared, "error": old_error, "error_now": new_error}),
     }
     return Continued(
-        Model(replace(model.spec, provenance=provenance), meta),
+        Model(replace(model.spec, provenance=provenance), new.meta),
         reports[0].scores()[1],
         reports[1].scores()[1],
         measure,
         old_error,
         new_error,
-        interrupted,
+        fitted.interrupted,
     )
 
 
 def bundle_checksum(model: Model) -> str:
     """Digest of a bundle's bytes, as a store names its versions."""
     return hashlib.blake2b(write_bundle(model), digest_size=16).hexdigest()
-
-
-def _learn(model: Model, split: Split, settings: TrainSettings, progress: Follow) -> tuple[Tensors, bool]:
-    """Every expert further from its tensors, one after the other, sharing the time."""
-    meta, experts = dict(model.meta), model.spec.experts
-    seconds = 60.0 * settings.budget_minutes / len(experts)
-    for number, expert in enumerate(experts):
-        start = _own(model.meta, expert)
-        if not start:
-            continue
-        follow = part_of(progress, number / len(experts), (number + 1) / len(experts), f"expert {expert.name}")
-        alone = replace(model.spec, experts=(expert,))
-        learned, trained = fit(alone, split, settings, seconds, ITERATIONS, follow, start)
-        meta |= learned.meta
-        if trained.interrupted:
-            return meta, True
-    return meta, False
-
-
-def _own(meta: Tensors, expert: Expert) -> Tensors:
-    prefix = f"{expert.name}."
-    return {name.removeprefix(prefix): tensor for name, tensor in meta.items() if name.startswith(prefix)}
 
 
 def _error(report: Report) -> float:

@@ -131,7 +131,12 @@ def input_width(spec: ModelSpec) -> int:
         width += 1 if feature.kind == "numeric" else len(feature.categories)
         width += 1 if feature.kind == "numeric" and feature.missing else 0
     known = 1 if lag_columns(spec) else 0
-    return width + lag_columns(spec) + known
+    return width + lag_columns(spec) + known + start_columns(spec)
+
+
+def start_columns(spec: ModelSpec) -> int:
+    """K: number of network inputs, the last ones, that are the frozen start's answer."""
+    return spec.outputs if spec.start else 0
 
 
 def init_standardiser(spec: ModelSpec, streams: int) -> Tensors:
@@ -140,7 +145,7 @@ def init_standardiser(spec: ModelSpec, streams: int) -> Tensors:
     return {"x_mean": torch.zeros(streams, width), "x_var": torch.ones(streams, width)}
 
 
-def network_inputs(spec: ModelSpec, x_mean: Tensor, x_var: Tensor, z: Tensor) -> Tensor:
+def network_inputs(spec: ModelSpec, x_mean: Tensor, x_var: Tensor, z: Tensor, answers: Tensor | None = None) -> Tensor:
     """Network inputs of bundle-standardised rows.
 
     Args:
@@ -148,6 +153,7 @@ def network_inputs(spec: ModelSpec, x_mean: Tensor, x_var: Tensor, z: Tensor) ->
         x_mean: (S, D) online means.
         x_var: (S, D) online variances.
         z: (S, B, D + L) bundle-standardised features, then lag columns; NaN is missing.
+        answers: (S, B, K) what the frozen start says of the rows, where the model has one.
 
     Returns:
         (S, B, F), finite.
@@ -167,6 +173,8 @@ def network_inputs(spec: ModelSpec, x_mean: Tensor, x_var: Tensor, z: Tensor) ->
     if lag_columns(spec):
         lags = z[..., len(spec.features) :]
         parts += [lags.clamp(-LAG_CLIP, LAG_CLIP), lags[..., :1].isnan().to(z.dtype)]
+    if answers is not None:
+        parts.append(answers.to(z.dtype))
     return torch.cat(parts, dim=-1).nan_to_num(nan=0.0)
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 _LOG_TWO_PI = math.log(2.0 * math.pi)
+TAILS_DF = 5.0
+"""Degrees of freedom of the Student-t that a test for change uses: fewer need more rows, more trust a lone outlier."""
 
 
 def masked_sum(rows: Tensor, mask: Tensor) -> Tensor:
@@ -42,11 +44,11 @@ def gaussian_nll(mean: Tensor, var: Tensor, y: Tensor) -> Tensor:
     return 0.5 * (_LOG_TWO_PI + var.log() + (y - mean).square() / var).sum(-1)
 
 
-def student_t_log_density(mean: Tensor, var: Tensor, y: Tensor, *, df: float = 4.0) -> Tensor:
+def student_t_log_density(mean: Tensor, var: Tensor, y: Tensor, *, df: float = TAILS_DF) -> Tensor:
     """Log density of each row under heavy tails, in nats, summed over independent outputs: (…, B).
 
     Student's t with ``df`` degrees of freedom, location ``mean`` and squared scale ``var``: a lone outlier costs about
-    log e² nats instead of e²/2, so that it takes several surprising rows to convince a test.
+    ½(df + 1)·log e² nats instead of e²/2, so that it takes several surprising rows to convince a test.
     """
     constant = math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - 0.5 * math.log(df * math.pi)
     tail = torch.log1p((y - mean).square() / (df * var))

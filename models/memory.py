@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from models.features import lag_columns, lag_width, network_inputs
+from models.start import start_answers
 from models.types import Batch, ModelSpec, Tensors
 
 
@@ -57,9 +58,11 @@ def push_window(spec: ModelSpec, state: Tensors, rows: Rows, count: Tensor) -> t
     return pushed(state["window_z"], rows.z), pushed(state["window_y"], rows.y)
 
 
-def window_batch(spec: ModelSpec, standard: Tensors, held: Tensors) -> Batch:
+def window_batch(spec: ModelSpec, meta: Tensors, standard: Tensors, held: Tensors) -> Batch:
     """The retained rows as network inputs under ``standard``'s standardiser; the oldest places may be empty."""
-    x = network_inputs(spec, standard["x_mean"], standard["x_var"], held["window_z"])
+    x = network_inputs(
+        spec, standard["x_mean"], standard["x_var"], held["window_z"], start_answers(spec, meta, held["window_z"])
+    )
     y = held["window_y"] if spec.task == "regression" else held["window_y"][..., 0].to(torch.int64)
     age = torch.arange(spec.window_rows, 0, -1)[None, :]  # 1 is the newest
     return Batch(x, y, age <= held["window_rows"][:, None])

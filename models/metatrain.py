@@ -10,9 +10,21 @@ import torch
 from torch import Tensor
 
 from models.errors import TrainingError
-from models.learners.base import Learner
 from models.params import Layout, flatten, unflatten
 from models.types import Episode, Tensors
+
+
+class Trainable(Protocol):
+    """What of a learner the outer loop needs."""
+
+    def meta_init(self, generator: torch.Generator) -> Tensors:
+        """First tensors."""
+        ...
+
+    def meta_loss(self, meta: Tensors, episode: Episode, progress: float = 1.0) -> Tensor:
+        """Scalar to minimise."""
+        ...
+
 
 Source: TypeAlias = Callable[[torch.Generator], Episode]
 """Draws one meta-batch of tasks; all its randomness comes from the generator."""
@@ -116,7 +128,7 @@ class Keep(Protocol):
 
 
 def meta_train(
-    learner: Learner,
+    learner: Trainable,
     source: Source,
     *,
     generator: torch.Generator,
@@ -238,7 +250,7 @@ def _fraction(iteration: int, iterations: int | None, seconds: float, budget_sec
 
 
 def _gradient(
-    learner: Learner, theta: Tensor, layout: Layout, episode: Episode, progress: float
+    learner: Trainable, theta: Tensor, layout: Layout, episode: Episode, progress: float
 ) -> tuple[float, Tensor]:
     leaf = theta.detach().requires_grad_()
     loss = learner.meta_loss(unflatten(leaf, layout), episode, progress)

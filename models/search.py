@@ -55,14 +55,14 @@ def choose_network(
             done = (number + position / len(alive)) / rounds
             follow = part_of(progress, done, done + 1 / (rounds * len(alive)), f"network {_text(widths)}")
             share = seconds / (rounds * len(alive))
-            model, trained = fit(_with(spec, widths), split, settings, share, iterations, follow)
-            if trained.interrupted:
-                raise Interrupted(model)
-            if trained.score is None:
+            fitted = fit(_with(spec, widths), split, settings, share, iterations, follow)
+            if fitted.interrupted:
+                raise Interrupted(fitted.model)
+            if fitted.score is None:
                 choices.append("network: as it is by default; too few rows are held out to choose by")
                 return spec
-            scores[widths] = trained.score
-            tried.append({"hidden": list(widths), "iterations": trained.iterations, "score": trained.score})
+            scores[widths] = fitted.score
+            tried.append({"hidden": list(widths), "iterations": iterations, "score": fitted.score})
         alive = sorted(alive, key=lambda widths: scores[widths])[: (len(alive) + 1) // 2]
         listed = ", ".join(f"{_text(widths)} {score:.4g}" for widths, score in scores.items())
         choices.append(f"network, round {number + 1}, up to {iterations} iterations, validation loss: {listed}")

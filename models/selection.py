@@ -7,7 +7,7 @@ import numpy as np
 
 from models.tasks.episodes import fit_target, likely_power, own_delay, season_rows
 from models.training import Follow, Interrupted, Split, TrainSettings, fit, judge, part_of
-from models.types import Lags, ModelSpec
+from models.types import Expert, Lags, ModelSpec
 
 LAG_RATES = (0.1, 0.02)
 """Rates, per row, of the means of known labels that become inputs."""
@@ -15,6 +15,12 @@ PROBE_ITERATIONS = 100
 """Iterations of a short run."""
 PROBE_SHARE = 0.1
 """Most of the budget that one of these may take."""
+QUADRATIC_MAX = 16
+"""Most numeric features whose products become features of the head without a network."""
+LINEAR_MEMBERS = tuple((tau, scale) for tau in (300.0, 3000.0, 20_000.0) for scale in (1.0, 10.0, 100.0))
+"""Forgetting time, in rows, and scale of the prior's variance of the members that heads without a network try."""
+DELAYS_MIN = 10.0
+"""A member remembers for this many label delays at least: what it learns is that old when it serves."""
 CLEARLY = 0.01
 """A later option, which asks for more, wins only if it lowers the held-out error by this share."""
 
@@ -52,6 +58,29 @@ def choose_lags(
     )
 
 
+def candidates(spec: ModelSpec, *, trees: bool) -> ModelSpec:
+    """The spec with every expert that may join the committee: heads without a network, on boosted trees too."""
+    (first,) = spec.experts
+    delay = first.hyper_parameters["delay_rows"]
+    taus = first.hyper_parameters["tau_rows"]
+    long = tuple(tau for tau in taus if tau >= DELAYS_MIN * delay) or (max(taus),)
+    first = replace(first, hyper_parameters={**first.hyper_parameters, "tau_rows": long})
+    members = [each for each in LINEAR_MEMBERS if each[0] >= DELAYS_MIN * delay] or LINEAR_MEMBERS[-3:]
+    numeric = sum(feature.kind == "numeric" for feature in spec.features)
+    hyper = {
+        "hidden": (),
+        "quadratic": numeric if numeric <= QUADRATIC_MAX else 0,
+        "tau_rows": [tau for tau, _ in members],
+        "prior_scales": [scale for _, scale in members],
+        "delay_rows": delay,
+    }
+    linear = Expert("linear", first.learner, hyper)
+    if not trees:
+        return replace(spec, experts=(first, linear))
+    grown = Expert("trees", first.learner, {**hyper, "start_columns": spec.outputs}, on_start=True)
+    return replace(spec, start="boosted_trees", experts=(first, linear, grown))
+
+
 def _tournament(
     what: str,
     options: Mapping[str, ModelSpec],
@@ -69,11 +98,11 @@ def _tournament(
     errors: dict[str, float] = {}
     for position, (name, spec) in enumerate(options.items()):
         follow = part_of(progress, position / len(options), (position + 1) / len(options), f"{what}: {name}")
-        model, trained = fit(spec, split, settings, PROBE_SHARE * seconds, PROBE_ITERATIONS, follow)
-        shown = judge(model, split).adapted
+        fitted = fit(spec, split, settings, PROBE_SHARE * seconds, PROBE_ITERATIONS, follow)
+        shown = judge(fitted.model, split).adapted
         errors[name] = float((shown.loss if spec.task == "classification" else shown.score).mean())
-        if trained.interrupted:
-            raise Interrupted(model)
+        if fitted.interrupted:
+            raise Interrupted(fitted.model)
     best = next(iter(options))
     for name, error in errors.items():
         if error < (1 - CLEARLY) * errors[best]:

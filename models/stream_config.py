@@ -49,6 +49,7 @@ def configure(spec: ModelSpec, config: StreamConfig) -> ModelSpec:
         raise InputError(("config", "detector"), f"unknown detector; there are {', '.join(DETECTORS)}")
     if config.detector is not None and config.detector != spec.detector.name:
         spec = replace(spec, detector=DetectorChoice(config.detector))
+        Plan.of(spec)
     if config.alarms_per_1000 is not None:
         if "alarms_per_1000" not in {field.name for field in fields(cast("Any", DETECTORS[spec.detector.name]))}:
             raise InputError(("config", "alarms_per_1000"), f"detector {spec.detector.name} has no such setting")

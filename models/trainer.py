@@ -12,7 +12,9 @@ import numpy as np
 import torch
 
 from models.baselines import online_sgd
+from models.boosting import installed
 from models.bundle import Model
+from models.casting import cast_members
 from models.errors import TrainingError
 from models.features import encode_rows
 from models.journal import kept
@@ -21,7 +23,7 @@ from models.metatrain import Checkpoint, Keep, Trained, meta_train
 from models.prequential import Report
 from models.scores import Run
 from models.search import SEARCH_SHARE, choose_network
-from models.selection import LAG_RATES, choose_lags, choose_target
+from models.selection import LAG_RATES, candidates, choose_lags, choose_target
 from models.targets import encode_targets
 from models.tasks.episodes import fit_features, fit_target, own_delay
 from models.tasks.sinusoid import Sinusoid, SinusoidEpisodes
@@ -35,6 +37,7 @@ from models.training import (
     TrainingReport,
     TrainSettings,
     by_stream,
+    enough_for_trees,
     fit,
     following,
     judge,
@@ -42,6 +45,7 @@ from models.training import (
     model_of,
     part_of,
     split_table,
+    with_start,
 )
 from models.types import DetectorChoice, Expert, Feature, Lags, ModelSpec, Target, TaskKind, Tensors
 
@@ -54,7 +58,7 @@ MILESTONES = (0, 1, 5, 10, 20, 50, 100, 200)
 
 DEFAULTS: Mapping[str, tuple[Mapping[str, object], DetectorChoice]] = {
     "anil": ({"hidden": (64, 32), "inner_lr": 0.1, "steps": 3, "per_step_rates": True}, DetectorChoice("page_hinkley")),
-    "bayes_head": ({"hidden": (64, 32)}, DetectorChoice("llr_cusum")),
+    "bayes_head": ({"hidden": (64, 32), "tau_rows": (100.0, 500.0, 3000.0)}, DetectorChoice("llr_cusum")),
     "cavia": ({"hidden": (64, 32), "inner_lr": 0.5, "steps": 3, "context": 8}, DetectorChoice("page_hinkley")),
     "maml": (
         {"hidden": (64, 32), "inner_lr": 0.05, "steps": 3, "per_step_rates": True},
@@ -85,18 +89,21 @@ def train_table(table: Table, settings: TrainSettings, progress: Follow) -> tupl
     split = split_table(table, settings.delay)
     choices: list[str] = []
     try:
-        model, iterations = _fit_chosen(_base_spec(table, learner, settings), split, settings, choices, progress)
+        model, iterations, split = _fit_chosen(_base_spec(table, learner, settings), split, settings, choices, progress)
     except Interrupted as stopped:
-        model, iterations = stopped.model, 0
+        model, iterations = stopped.model, {}
     scores = held_out_scores(model, judge(model, split), settings.seed)
     interrupted = not iterations
     if iterations:
         everything = split._replace(learn=by_stream(table), judge=[])
+        if model.spec.start:
+            everything = with_start(everything, model.spec, settings.seed)
         follow = part_of(progress, 0.6, 1.0, "training on all rows")
         seconds = 0.4 * _seconds(settings)
-        final, trained = fit(model.spec, everything, settings, seconds, max(VALIDATE_EVERY, iterations), follow)
-        interrupted = trained.interrupted
-        model = model if interrupted else final
+        enough = {name: max(VALIDATE_EVERY, count) for name, count in iterations.items()}
+        final = fit(model.spec, everything, settings, seconds, enough, follow)
+        interrupted = final.interrupted
+        model = model if interrupted else final.model
     metric = _metric(model.spec.task)
     provenance = {
         **model.spec.provenance,
@@ -119,8 +126,11 @@ def train_table(table: Table, settings: TrainSettings, progress: Follow) -> tupl
 
 def _fit_chosen(
     spec: ModelSpec, split: Split, settings: TrainSettings, choices: list[str], progress: Follow
-) -> tuple[Model, int]:
-    """Choose, then meta-train on the rows before the held-out ones; the model, and the iterations it took to its best.
+) -> tuple[Model, Mapping[str, int], Split]:
+    """Choose, then meta-train on the rows before the held-out ones.
+
+    Returns:
+        The model, the iterations that each expert took to its best, and the split with the start that was fitted.
 
     Raises:
         Interrupted: By Ctrl-C, with the model so far.
@@ -128,14 +138,29 @@ def _fit_chosen(
     seconds = _seconds(settings)
     spec = choose_target(spec, split, settings, seconds, choices, progress)
     spec = choose_lags(spec, split, settings, seconds, choices, progress)
+
     if settings.search:
         share = SEARCH_SHARE * 60.0 * settings.budget_minutes
         spec = choose_network(spec, split, settings, share, choices, part_of(progress, 0.3, 0.45, "network"))
     follow = part_of(progress, 0.45 if settings.search else 0.3, 0.6, "meta-training")
-    model, trained = fit(spec, split, settings, 0.3 * seconds, ITERATIONS, follow)
-    if trained.interrupted:
-        raise Interrupted(model)
-    return model, trained.best_iteration
+    if settings.algorithm == "auto":
+        trees = installed() and enough_for_trees(split)
+        if not trees:
+            reason = "too few rows" if installed() else "they need scikit-learn, the extra train"
+            choices.append(f"boosted trees: not tried, {reason}")
+        bare, spec = spec, candidates(spec, trees=trees)
+        try:
+            split = with_start(split, spec, settings.seed) if trees else split
+        except KeyboardInterrupt:
+            raise Interrupted(fit(bare, split, settings, 0.0, 0, follow).model) from None
+    fitted = fit(spec, split, settings, 0.3 * seconds, ITERATIONS, follow)
+    if fitted.interrupted:
+        raise Interrupted(fitted.model)
+    try:
+        model = cast_members(fitted.model, split, choices) if settings.algorithm == "auto" else fitted.model
+    except KeyboardInterrupt:
+        raise Interrupted(fitted.model) from None
+    return model, {expert.name: fitted.iterations[expert.name] for expert in model.spec.experts}, split
 
 
 def _seconds(settings: TrainSettings) -> float:

@@ -7,18 +7,24 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from models.adaptation import Plan
+from models.boosting import FOLDS, Boosting, cross_fitted, fit_trees
 from models.bundle import Model
 from models.engine import Engine
 from models.errors import DataError
+from models.features import encode_rows, standardise
 from models.journal import Journal, kept
 from models.learners import Learner
 from models.metatrain import Checkpoint, Keep, Progress, Source, Trained, meta_train
 from models.prequential import Report, prequential
-from models.tasks.episodes import Stretches, held_out, prepare
+from models.start import PREFIX, link
+from models.targets import encode_targets, to_scale
+from models.tasks.episodes import Prepared, Stretches, held_out, prepare
 from models.tasks.table import IntArray, Table
-from models.types import ModelSpec, TaskKind, Tensors
+from models.trees import tree_scores
+from models.types import Batch, Episode, ModelSpec, TaskKind, Tensors
 
 HELD_OUT = 0.15
 """Share of the rows, the last in time, that are held out for meta-validation."""
@@ -28,6 +34,8 @@ VALIDATE_EVERY = 50
 """Iterations between meta-validations."""
 OUTER_LR = 3e-3
 WEIGHT_DECAY = 0.1
+TREES_ROWS_MIN = 200
+"""Fewer rows make no trees worth fitting."""
 ROWS_MIN = 40
 """Fewer rows cannot be held out and learned from."""
 
@@ -78,6 +86,13 @@ class TrainingReport(NamedTuple):
 Follow = Callable[[TrainProgress], None]
 
 
+class Start(NamedTuple):
+    """A fitted frozen start: its tensors as in a model's, and its answers (rows, K) on every row of a table."""
+
+    tensors: Tensors
+    answers: Tensor
+
+
 class Split(NamedTuple):
     """A table with its held-out end: rows before it, stream by stream, and rows of it."""
 
@@ -86,6 +101,7 @@ class Split(NamedTuple):
     learn: list[IntArray]
     judge: list[IntArray]
     segments: Table
+    start: Start | None = None
 
 
 class Interrupted(Exception):  # noqa: N818 - no error: the user has seen enough
@@ -126,30 +142,101 @@ def segments_of(table: Table) -> Table:
     return table._replace(streams=codes, stream_names=tuple(names))
 
 
+class Fitted(NamedTuple):
+    """What ``fit`` gives: a model, the iterations after which each expert was at its best, whether Ctrl-C came.
+
+    ``score`` is the validation loss at the best, mean over the experts; None without held-out rows.
+    """
+
+    model: Model
+    iterations: Mapping[str, int]
+    interrupted: bool
+    score: float | None = None
+
+
 def fit(
     spec: ModelSpec,
     split: Split,
     settings: TrainSettings,
     seconds: float,
+    iterations: int | Mapping[str, int],
+    progress: Follow,
+    given: Tensors | None = None,
+) -> Fitted:
+    """Meta-train a spec's experts one after the other; each stops early by the held-out rows, where there are any.
+
+    Args:
+        spec: What to train.
+        split: The rows; with a start, where the spec asks for one.
+        settings: Seed and the like.
+        seconds: Most time, all experts together.
+        iterations: Most iterations, of every expert or of each by name.
+        progress: Told how far it is.
+        given: A model's learned tensors to go on from, instead of random ones.
+    """
+    start = split.start if spec.start else None
+    data = prepare(spec, split.table, split.delay, None if start is None else start.answers)
+    meta: Tensors = {} if start is None else dict(start.tensors)
+    done: dict[str, int] = {}
+    scores: list[float | None] = []
+    interrupted = False
+    learners = Plan.of(spec).learners
+    for position, (name, learner) in enumerate(learners.items()):
+        most = iterations if isinstance(iterations, int) else iterations[name]
+        follow = part_of(progress, position / len(learners), (position + 1) / len(learners), "")
+        seen = data._replace(
+            x=data.x[:, : learner.inputs], start_columns=data.start_columns * spec.experts[position].on_start
+        )
+        limit = 0 if interrupted else most  # after Ctrl-C the rest starts where it begins
+        own = None if given is None else own_tensors(given, name)
+        trained = _fit_expert(learner, seen, split, settings, seconds / len(learners), limit, follow, own)
+        meta |= {f"{name}.{key}": value for key, value in trained.meta.items()}
+        done[name] = trained.best_iteration
+        scores.append(trained.score)
+        interrupted = interrupted or trained.interrupted
+    known = [score for score in scores if score is not None]
+    mean = sum(known) / len(known) if len(known) == len(scores) else None
+    fitted = Fitted(Model(spec, meta), done, interrupted, mean)
+    if settings.journal is not None:
+        settings.journal.latest = fitted.model
+    return fitted
+
+
+def own_tensors(meta: Tensors, expert: str) -> Tensors:
+    """An expert's tensors of a model's, under the names that its learner knows."""
+    prefix = f"{expert}."
+    return {name.removeprefix(prefix): tensor for name, tensor in meta.items() if name.startswith(prefix)}
+
+
+def _fit_expert(
+    learner: Learner,
+    data: Prepared,
+    split: Split,
+    settings: TrainSettings,
+    seconds: float,
     iterations: int,
     progress: Follow,
-    start: Tensors | None = None,
-) -> tuple[Model, Trained]:
-    """Meta-train one spec, from ``start`` if given; stops early by the held-out rows, where there are any."""
-    learner = learner_of(spec)
-    data = prepare(spec, split.table, split.delay)
+    given: Tensors | None = None,
+) -> Trained:
     episodes = held_out(data, split.judge, sequential=learner.sequential, rows=SEGMENT_ROWS // 2)
     source: Source = Stretches(data, split.learn, learner.sequential).draw
+    generator = torch.Generator().manual_seed(settings.seed)
+    rows = np.concatenate(split.learn)
+    known = Batch(data.x[rows][None], data.y[rows][None], torch.ones(1, len(rows), dtype=torch.bool))
 
     @torch.no_grad()
     def validate(meta: Tensors) -> float:
-        return float(np.mean([float(learner.meta_loss(meta, episode)) for episode in episodes]))
+        return float(np.mean([float(learner.meta_loss({**settled, **meta}, episode)) for episode in episodes]))
+
+    first = learner.meta_init(generator) if given is None else given
+    settled = learner.warm_start(first, known)
 
     def train(resume: Checkpoint | None, keep: Keep | None) -> Trained:
         return meta_train(
-            learner,
+            _Unsettled(learner, settled),
             source,
-            generator=torch.Generator().manual_seed(settings.seed),
+            start={key: value for key, value in first.items() if key not in settled},
+            generator=generator,
             iterations=iterations,
             budget_seconds=seconds,
             outer_lr=OUTER_LR,
@@ -157,16 +244,72 @@ def fit(
             validate=validate if episodes else None,
             validate_every=VALIDATE_EVERY,
             progress=following(progress),
-            start=start,
             resume=resume,
             keep=keep,
         )
 
-    trained = kept(settings.journal, train)
-    model = model_of(spec, trained)
-    if settings.journal is not None:
-        settings.journal.latest = model
-    return model, trained
+    trained = kept(settings.journal if iterations else None, train)  # without iterations there is nothing to resume
+    return trained._replace(meta={**settled, **trained.meta})
+
+
+class _Unsettled(NamedTuple):
+    """A learner as the outer loop sees it: without the tensors that a closed form has settled."""
+
+    learner: Learner
+    settled: Tensors
+
+    def meta_init(self, generator: torch.Generator) -> Tensors:
+        return {key: value for key, value in self.learner.meta_init(generator).items() if key not in self.settled}
+
+    def meta_loss(self, meta: Tensors, episode: Episode, progress: float = 1.0) -> Tensor:
+        return self.learner.meta_loss({**self.settled, **meta}, episode, progress)
+
+
+def with_start(split: Split, spec: ModelSpec, seed: int) -> Split:
+    """The split with boosted trees fitted on its rows to learn from, and their answers on all its rows.
+
+    A row that trees were fitted on is answered by trees that were fitted on others, so that an expert learns how far
+    the start can be believed.
+
+    Raises:
+        TrainingError: scikit-learn is not installed.
+    """
+    table = split.table
+    encoded = encode_targets(spec, table.targets())
+    y = to_scale(spec.target, encoded) if spec.task == "regression" else encoded
+    x = standardise(spec.features, encode_rows(spec.features, table.values()))
+    learn = np.sort(np.concatenate(split.learn))
+    boosting = Boosting(
+        spec.task,
+        classes=len(spec.target.classes),
+        categorical=tuple(at for at, feature in enumerate(spec.features) if feature.kind == "categorical"),
+        loss="absolute_error",
+        held_out=0.0,
+        delay=split.delay,
+        seed=seed,
+    )
+    trees = fit_trees(boosting, x[learn], y[learn], PREFIX)
+    scores = tree_scores(trees, torch.from_numpy(x.astype(np.float32)), PREFIX)
+    honest = cross_fitted(boosting, x[learn], y[learn], table.streams[learn])
+    scores[learn] = torch.from_numpy(honest).to(scores.dtype)
+    return split._replace(start=Start(trees, link(spec.task, scores)))
+
+
+def with_start_of(split: Split, model: Model) -> Split:
+    """The split with the start that a model has already, and its answers on all rows."""
+    spec = model.spec
+    if not spec.start:
+        return split
+    trees = {name: tensor for name, tensor in model.meta.items() if name.startswith(PREFIX)}
+    x = standardise(spec.features, encode_rows(spec.features, split.table.values()))
+    scores = tree_scores(trees, torch.from_numpy(x.astype(np.float32)), PREFIX)
+    return split._replace(start=Start(trees, link(spec.task, scores)))
+
+
+def enough_for_trees(split: Split) -> bool:
+    """Whether trees can be fitted on some of the rows to learn from and tried on the others."""
+    rows = sum(len(places) for places in split.learn)
+    return rows >= TREES_ROWS_MIN and rows >= FOLDS * split.delay
 
 
 def judge(model: Model, split: Split) -> Report:

@@ -79,11 +79,19 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Expert:
-    """One entry of the committee: a learner of the table LEARNERS and its hyper-parameters."""
+    """One entry of the committee: a learner of the table LEARNERS and its hyper-parameters.
+
+    Attributes:
+        name: Its name in the bundle.
+        learner: Name of the learner.
+        hyper_parameters: The learner's.
+        on_start: Whether the frozen start's answer is among its inputs.
+    """
 
     name: str
     learner: str
     hyper_parameters: Mapping[str, Any] = field(default_factory=dict)
+    on_start: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +119,7 @@ class ModelSpec:
         window_rows: Rows that a stream retains for re-adaptation.
         min_rows: Rows that a re-adaptation uses when the detector gives no change estimate.
         standardiser_rows: Time constant of the online standardiser, in rows; 0 keeps the bundle's statistics.
+        start: Frozen model whose answer is an input of experts; empty for none.
         provenance: Data name, rows, seed, meta-validation scores, library version.
     """
 
@@ -126,6 +135,7 @@ class ModelSpec:
     window_rows: int = 32
     min_rows: int = 8
     standardiser_rows: int = 2000
+    start: Literal["", "boosted_trees"] = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -172,7 +182,7 @@ class Evidence(NamedTuple):
 
     Attributes:
         joint: (S, M) joint log-likelihood of the batch's rows; the last member is the challenger.
-        robust: (S, M) the same under heavy tails (Student-t with 4 degrees of freedom) for regression, what the
+        robust: (S, M) the same under heavy tails (Student-t with 5 degrees of freedom) for regression, what the
             detector's test looks at; for classification equal to ``joint``.
         predictive: What each member had predicted for the rows.
     """

@@ -15,11 +15,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # Bottom first. A module imports from its own layer and the layers above this line only. `x` is that module,
     # `x.*` everything below a package; the more exact entry counts.
     ("models.types", "models.errors"),
-    ("models.networks", "models.losses", "models.params", "models.features", "models.targets"),
-    ("models.memory",),
+    ("models.networks", "models.losses", "models.params", "models.features", "models.targets", "models.trees"),
+    ("models.start",),
+    ("models.memory", "models.boosting"),
     ("models.learners.*", "models.detectors.*"),
     ("models.learners", "models.detectors"),
-    ("models.adaptation", "models.committee", "models.metatrain", "models.bundle", "models.slab"),
+    ("models.adaptation", "models.committee", "models.suspicion", "models.metatrain", "models.bundle", "models.slab"),
     ("models.tasks", "models.tasks.*"),
     ("models.journal",),
     ("models.answers", "models.stream_config"),
@@ -27,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models.scores", "models.lockstep", "models.prequential"),
     ("models.baselines", "models.evaluation"),
     ("models.training",),
-    ("models.selection", "models.search"),
+    ("models.selection", "models.casting", "models.search"),
     ("models.trainer",),
     ("models.continuing",),
     ("models",),
@@ -63,7 +64,7 @@ FORBIDDEN: Mapping[str, frozenset[str]] = {
 }
 """Packages that a package and everything below it leaves alone."""
 
-OPTIONAL_EXTRAS: Mapping[str, frozenset[str]] = {}
+OPTIONAL_EXTRAS: Mapping[str, frozenset[str]] = {"models.boosting": frozenset({"sklearn"})}
 """Modules that import an optional extra inside a function, and which: one place each."""
 
 

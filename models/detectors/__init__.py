@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from models.detectors.adwin import Adwin
-from models.detectors.base import Detector, DetectorState, Signals, Verdict
+from models.detectors.base import Detector, DetectorState, Signals, Verdict, WeighsHypotheses
 from models.detectors.ddm import Ddm
 from models.detectors.eddm import Eddm
 from models.detectors.hddm_a import HddmA
@@ -13,6 +13,7 @@ from models.detectors.kswin import Kswin
 from models.detectors.llr_cusum import LlrCusum
 from models.detectors.never import Never
 from models.detectors.page_hinkley import PageHinkley
+from models.detectors.run_length import RunLength
 
 DETECTORS: Mapping[str, type[Detector]] = MappingProxyType(
     {
@@ -25,6 +26,7 @@ DETECTORS: Mapping[str, type[Detector]] = MappingProxyType(
         "llr_cusum": LlrCusum,
         "never": Never,
         "page_hinkley": PageHinkley,
+        "run_length": RunLength,
     },
 )
 
@@ -41,6 +43,8 @@ __all__ = [
     "LlrCusum",
     "Never",
     "PageHinkley",
+    "RunLength",
     "Signals",
     "Verdict",
+    "WeighsHypotheses",
 ]

@@ -1,6 +1,6 @@
 """What a drift detector sees, says and offers. NumPy only: float64 and int64 arrays with a leading stream axis S."""
 
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,10 @@ class Signals(NamedTuple):
         mask: (S, B); false where a row is padding.
         live: (S,) joint log-likelihood of the batch under what is served (heavy-tailed for regression), in nats.
         challenger: (S,) the same under the challenger: the meta-initialization plus the rows since the statistic last
-            left zero.
+            was last in doubt.
+        fresh: (S,) the same under the meta-initialization alone; -inf where the challenger is just that. None: -inf.
+        gain: (S,) nats by which the stream's own record raises the odds of a change above the model's; None: zero.
+        members: (S, M + 1) joint log-likelihood of the batch under each member, the challenger last.
     """
 
     error: FloatArray
@@ -30,6 +33,9 @@ class Signals(NamedTuple):
     mask: BoolArray
     live: FloatArray
     challenger: FloatArray
+    fresh: FloatArray | None = None
+    gain: FloatArray | None = None
+    members: FloatArray | None = None
 
 
 class Verdict(NamedTuple):
@@ -44,6 +50,12 @@ class Verdict(NamedTuple):
         rows_since_change: Estimated number of rows since the change, this batch's included; -1: no estimate.
         idle: There is no suspicion: the statistic the next batch starts from is zero, or at most half the threshold for
             detectors whose statistic is never quite zero. After an alarm too.
+        suspicion: Nats by which the rows that the challenger has learned speak for it against what is served, 0 where
+            it starts anew; None from detectors that do not weigh it.
+        restart: The challenger starts again with this batch: that explains the rows better than the start it had.
+        belief: (S, M + 1) log probabilities of the members for the next batch, the challenger last, from detectors that
+            weigh all members themselves.
+        place: With ``belief``: the live member whose place the challenger takes; -1: none.
     """
 
     drift: BoolArray
@@ -52,6 +64,10 @@ class Verdict(NamedTuple):
     threshold: float
     rows_since_change: IntArray
     idle: BoolArray
+    suspicion: FloatArray | None = None
+    restart: BoolArray | None = None
+    belief: FloatArray | None = None
+    place: IntArray | None = None
 
 
 class Detector(Protocol):
@@ -69,3 +85,11 @@ class Detector(Protocol):
     def update(self, state: DetectorState, signals: Signals) -> tuple[DetectorState, Verdict]:
         """Take in a batch. A stream whose mask is empty keeps its state."""
         ...
+
+
+@runtime_checkable
+class WeighsHypotheses(Detector, Protocol):
+    """A detector whose belief over hypotheses is what is served: every member stands for one start of the regime."""
+
+    hypotheses: int
+    """Members that it needs, the fresh one included."""

@@ -8,16 +8,19 @@ import numpy as np
 
 from models.detectors.base import DetectorState, Signals, Verdict
 from models.errors import InputError
+from models.types import FloatArray
 
 
 @dataclass(frozen=True, slots=True)
 class LlrCusum:
     """Asks, batch after batch, whether starting afresh would have predicted better.
 
-    ``c ← max(0, c + challenger − live)``; alarm where c > h; then c = 0. The challenger starts from the
-    meta-initialization whenever c is zero, so that at an alarm it has learned just the rows since the estimated change.
-    Where nothing has changed, e^c has mean one under the served model, so a run of batches ends above h with
-    probability e^−h: sensitivity is stated as ``alarms_per_1000`` = 1000·e^−h.
+    ``c ← max(0, c + challenger − live)``; alarm where c + g > h; then c = 0. The challenger starts from the
+    meta-initialization whenever c is zero, and again with a batch whose ``fresh − live`` alone exceeds c, so that at an
+    alarm it has learned just the rows since the likeliest change. g ≥ 0 is the gain of the odds of a change over the
+    model's where a stream has changed often before. Where nothing has changed, g is zero and e^c of each start has mean
+    one under the served model, so a batch starts a run that ends above h with probability e^−h at most: sensitivity is
+    stated as ``alarms_per_1000`` = 1000·e^−h.
 
     Attributes:
         threshold: h in nats, > 0.
@@ -54,17 +57,31 @@ class LlrCusum:
         with np.errstate(invalid="ignore"):
             ratio = signals.challenger - signals.live
         seen = signals.mask.any(axis=1) & np.isfinite(ratio)
-        statistic = np.where(seen, np.maximum(0.0, before + np.where(seen, ratio, 0.0)), before)
-        grown = rows_before + signals.mask.sum(axis=1, dtype=np.int64)  # zero before, if the statistic was
+        moved = np.where(seen, np.maximum(0.0, before + np.where(seen, ratio, 0.0)), before)
+        anew = _finite(signals.fresh, signals.live) if signals.fresh is not None else np.full_like(moved, -np.inf)
+        restart = seen & (before > 0.0) & (anew > moved)
+        statistic = np.where(restart, anew, moved)
+        rows_now = signals.mask.sum(axis=1, dtype=np.int64)
+        grown = np.where(restart, rows_now, rows_before + rows_now)  # zero before, if the statistic was
         rows = np.where(seen, np.where(statistic > 0.0, grown, 0), rows_before)
-        drift = seen & (statistic > self.h)
+        compared = statistic if signals.gain is None else np.where(statistic > 0.0, statistic + signals.gain, 0.0)
+        drift = seen & (compared > self.h)
         after = np.where(drift, 0.0, statistic)
         verdict = Verdict(
             drift=drift,
-            warning=seen & (statistic > 0.5 * self.h),
-            statistic=statistic,
+            warning=seen & (compared > 0.5 * self.h),
+            statistic=compared,
             threshold=self.h,
             rows_since_change=rows,
             idle=after == 0.0,
+            suspicion=after,
+            restart=restart,
         )
         return {"statistic": after, "rows": np.where(drift, 0, rows)}, verdict
+
+
+def _finite(fresh: FloatArray, live: FloatArray) -> FloatArray:
+    """Their log ratio, -inf where it is not finite."""
+    with np.errstate(invalid="ignore"):
+        ratio = fresh - live
+    return np.where(np.isfinite(ratio), ratio, -np.inf)

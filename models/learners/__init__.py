@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from models.learners.anil import Anil
-from models.learners.base import Learner, LearnerKind
+from models.learners.base import KeepsPosteriors, Learner, LearnerKind
 from models.learners.bayes_head import BayesHead
 from models.learners.cavia import Cavia
 from models.learners.maml import Maml
@@ -27,4 +27,4 @@ LEARNERS: Mapping[str, LearnerKind] = MappingProxyType(
 )
 """Every learner by the name that a bundle gives it."""
 
-__all__ = ["LEARNERS", "Learner", "LearnerKind"]
+__all__ = ["LEARNERS", "KeepsPosteriors", "Learner", "LearnerKind"]

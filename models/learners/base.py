@@ -1,6 +1,6 @@
 """The interface that every learner has."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,6 +20,11 @@ class Learner(Protocol):
     from ``members`` live members followed by one *challenger*: the meta-initialization plus the rows since the
     detector's statistic last left zero, or the meta-initialization alone where a learner keeps no such posterior.
     """
+
+    @property
+    def inputs(self) -> int:
+        """F, width of the rows that it takes."""
+        ...
 
     @property
     def members(self) -> int:
@@ -43,6 +48,10 @@ class Learner(Protocol):
 
     def meta_init(self, generator: torch.Generator) -> Tensors:
         """Draw the learned tensors as they are before meta-training, without any stream axis."""
+        ...
+
+    def warm_start(self, meta: Tensors, rows: Batch) -> Tensors:
+        """Learned tensors that training rows (1, rows, ·) settle in closed form; ``meta_loss`` trains the others."""
         ...
 
     def init(self, meta: Tensors, streams: int) -> Tensors:
@@ -90,6 +99,27 @@ class Learner(Protocol):
             progress: Fraction of meta-training done, for objectives that move along; 1, the final objective, is what
                 meta-validation judges by.
         """
+        ...
+
+
+@runtime_checkable
+class KeepsPosteriors(Learner, Protocol):
+    """A learner whose members are posteriors from different starts, so that one can take another's place."""
+
+    def holding(self, members: int) -> Self:
+        """The same with ``members`` live members that forget nothing, for a detector that weighs hypotheses."""
+        ...
+
+    def anew(self, meta: Tensors, state: Tensors) -> tuple[Learner, Tensors]:
+        """A start that no row has been learned from: a learner without live members, and its challenger's state."""
+        ...
+
+    def restart(self, state: Tensors, chosen: Tensor, grown: Tensors) -> Tensors:
+        """The challenger of the chosen streams (S,) becomes what ``anew`` has grown to."""
+        ...
+
+    def succeed(self, meta: Tensors, state: Tensors, place: Tensor, idle: Tensor) -> Tensors:
+        """The challenger takes the place (S,) of a live member, of none at -1; an idle one (S,) then restarts."""
         ...
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -10,7 +10,14 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from models.learners.base import EVERY_TASK
-from models.losses import cross_entropy, gaussian_nll, masked_mean, masked_sum, track_variance
+from models.losses import (
+    cross_entropy,
+    gaussian_nll,
+    masked_mean,
+    masked_sum,
+    student_t_log_density,
+    track_variance,
+)
 from models.networks import Mlp
 from models.types import Batch, Episode, Evidence, Predictive, TaskKind, Tensors
 
@@ -19,9 +26,11 @@ CHUNK_ROWS = 64
 
 NOISE_FLOOR = 1e-6
 """Least noise variance, in units of the standardised target."""
+PRODUCT_CLIP = 9.0
+"""A product of two standardised inputs beyond this is cut."""
+RIDGE = 1.0
+"""Penalty of the regression that a prior without a body starts from."""
 LOG_2PI = math.log(2 * math.pi)
-LOG_T4 = math.log(3 / 8)
-"""Log density of a Student-t with 4 degrees of freedom at its centre."""
 
 
 class _Posterior(NamedTuple):
@@ -40,14 +49,21 @@ class BayesHead:
     that starts from the prior whenever the detector's statistic is at zero. Classes are regressed one-hot (±1) and
     read off as softmax(a·m/√(1+b·v)) with v = φᵀPφ.
 
+    The noise level belongs to a member: the challenger starts at the live ones' and brings its own when they take it
+    over, so that rows which nobody could foresee do not blur a new regime.
+
     Args:
         task: What the outputs mean.
         inputs: F, width of the network's input.
         outputs: O outputs or C classes.
-        hidden: Widths of the body's layers; the last is squashed by tanh and becomes features.
+        hidden: Widths of the body's layers; the last is squashed by tanh and becomes features. Empty: no body.
         full_prior: Whether A is any matrix; else P0 is diagonal, which asks less of few rows.
         skip: Whether the standardised inputs are features too, beside the body's.
-        tau_rows: Forgetting times of the live members, in rows, each > 1.
+        quadratic: Number of leading inputs whose products are features too.
+        start_columns: Number of last inputs that are a frozen start's answer: features as they are, which the prior
+            believes at first.
+        tau_rows: Forgetting times of the live members, in rows, each > 1; infinite forgets nothing.
+        prior_scales: Factor of the prior's variance for each live member; empty: 1 for all.
         challenger_tau_rows: Forgetting time of the challenger, in rows.
         delay_rows: In meta-training, how many rows of the stream come before a label is known.
         noise_rate: Rate, per row, at which a stream's noise level is tracked (regression).
@@ -64,7 +80,10 @@ class BayesHead:
     hidden: Sequence[int] = (64, 32)
     full_prior: bool = False
     skip: bool = True
+    quadratic: int = 0
+    start_columns: int = 0
     tau_rows: Sequence[float] = (100.0, 500.0, 3000.0)
+    prior_scales: Sequence[float] = ()
     challenger_tau_rows: float = 500.0
     delay_rows: int = 0
     noise_rate: float = 0.005
@@ -91,8 +110,10 @@ class BayesHead:
 
     @property
     def width(self) -> int:
-        """Number of features d: the body's, a constant and, with ``skip``, the inputs."""
-        return self.hidden[-1] + 1 + (self.inputs if self.skip else 0)
+        """Number of features d: a constant, the body's, the start's and, with ``skip``, the inputs and products."""
+        own = self.inputs - self.start_columns
+        products = self.quadratic * (self.quadratic + 1) // 2
+        return 1 + (self.hidden[-1] if self.hidden else 0) + self.start_columns + (own if self.skip else 0) + products
 
     @property
     def _body(self) -> Mlp:
@@ -100,8 +121,10 @@ class BayesHead:
 
     def meta_init(self, generator: torch.Generator) -> Tensors:
         """Draw the body, and a prior that expects little of every feature."""
-        meta = self._body.init(generator)
+        meta = self._body.init(generator) if self.hidden else {}
         meta["prior_mean"] = torch.zeros(self.width, self.outputs)
+        if self.start_columns:
+            meta["prior_mean"][-self.start_columns :] = torch.eye(self.outputs)
         if self.full_prior:
             meta["prior_factor"] = math.exp(-0.5) * torch.eye(self.width)
         else:
@@ -115,10 +138,35 @@ class BayesHead:
 
     def features(self, meta: Tensors, x: Tensor) -> Tensor:
         """φ(x): (…, F) inputs to (…, d) features."""
-        h = self._body.apply(meta, x)
-        one = torch.ones_like(h[..., :1])
-        parts = [one, h, x / math.sqrt(self.inputs)] if self.skip else [one, h]
+        own = x[..., : self.inputs - self.start_columns]
+        parts = [torch.ones_like(x[..., :1])]
+        if self.hidden:
+            parts.append(self._body.apply(meta, x))
+        if self.skip:
+            parts.append(own / math.sqrt(own.shape[-1]))
+        if self.quadratic:
+            first, second = torch.triu_indices(self.quadratic, self.quadratic, device=x.device)
+            products = (own[..., first] * own[..., second]).clamp(-PRODUCT_CLIP, PRODUCT_CLIP)
+            parts.append(products / math.sqrt(len(first)))
+        if self.start_columns:
+            parts.append(x[..., -self.start_columns :])
         return torch.cat(parts, dim=-1)
+
+    def warm_start(self, meta: Tensors, rows: Batch) -> Tensors:
+        """Without a body the features are known: the prior's mean is a ridge regression, its variance stays wide.
+
+        On a start the mean stays where it is: with the start, which rows like these have chosen already.
+
+        Its variance cannot be learned on the rows that the regression has seen: nothing seems to change there.
+        """
+        if self.hidden:
+            return {}
+        wide = {"prior_log_var": torch.zeros(self.width)}
+        if self.start_columns:
+            return {**wide, "prior_mean": meta["prior_mean"]}
+        phi = self.features(meta, rows.x).flatten(0, 1)
+        gram = phi.mT @ phi + RIDGE * torch.eye(self.width)
+        return {**wide, "prior_mean": torch.linalg.solve(gram, phi.mT @ self._targets(rows).flatten(0, 1))}
 
     def init(self, meta: Tensors, streams: int) -> Tensors:
         """All members and the challenger at the prior."""
@@ -126,7 +174,7 @@ class BayesHead:
         prior = self._prior(meta)
         state = {
             "W": prior.W.expand(*axes, -1, -1).clone(),
-            "P": prior.P.expand(*axes, -1, -1).clone(),
+            "P": (prior.P * self._scales(prior.P)).expand(streams, -1, -1, -1).clone(),
         }
         if self.task == "regression":
             state["noise"] = meta["log_noise"].exp().expand(*axes, -1).clone()
@@ -179,7 +227,44 @@ class BayesHead:
         new = dict(state)
         new["W"] = torch.cat([torch.where(live, taken.W, W[:, :-1]), torch.where(restart, prior.W, W[:, -1:])], dim=1)
         new["P"] = torch.cat([torch.where(live, taken.P, P[:, :-1]), torch.where(restart, prior.P, P[:, -1:])], dim=1)
+        if "noise" in state:
+            noise = state["noise"]
+            level = torch.where(live[..., 0], noise[:, -1:], noise[:, :-1]) if since is None else noise[:, :-1]
+            own = torch.where(restart[..., 0], level.mean(1, keepdim=True), noise[:, -1:])
+            new["noise"] = torch.cat([level, own], dim=1)
         return new
+
+    def holding(self, members: int) -> "BayesHead":
+        """The same head with members that learn by conjugate updates alone."""
+        return replace(self, tau_rows=(math.inf,) * members, prior_scales=(), challenger_tau_rows=math.inf)
+
+    def anew(self, meta: Tensors, state: Tensors) -> tuple["BayesHead", Tensors]:
+        """The prior alone, at each stream's own noise level, and the head that moves it."""
+        one = replace(self, tau_rows=(), prior_scales=())
+        start = one.init(meta, len(state["W"]))
+        if "noise" in state:
+            start["noise"] = state["noise"][:, :-1].mean(1, keepdim=True)
+        return one, start
+
+    def restart(self, state: Tensors, chosen: Tensor, grown: Tensors) -> Tensors:
+        """The challenger of the chosen streams becomes what ``anew`` has grown to."""
+        moved = {}
+        for name, value in state.items():
+            here = chosen.view(-1, *[1] * (value.dim() - 1))
+            moved[name] = torch.cat([value[:, :-1], torch.where(here, grown[name], value[:, -1:])], dim=1)
+        return moved
+
+    def succeed(self, meta: Tensors, state: Tensors, place: Tensor, idle: Tensor) -> Tensors:
+        """The challenger with all it has learned takes a live member's place; an idle one goes back to the prior."""
+        start = self.init(meta, 1)
+        chosen = torch.arange(self.members, device=place.device) == place[:, None]  # (S, M)
+        moved = {}
+        for name, value in state.items():
+            shape = [1] * (value.dim() - 2)
+            live = torch.where(chosen.view(*chosen.shape, *shape), value[:, -1:], value[:, :-1])
+            last = torch.where(idle.view(-1, 1, *shape), start[name][:, -1:], value[:, -1:])
+            moved[name] = torch.cat([live, last], dim=1)
+        return moved
 
     def meta_loss(self, meta: Tensors, episode: Episode, progress: float = 1.0) -> Tensor:
         """Mean loss of the query rows, each given the support and the query rows whose labels are known by then.
@@ -199,6 +284,9 @@ class BayesHead:
         decay = (1 - 1 / taus)[:, None, None] ** (0.5 * apart.abs())
         scaled = phi @ meta["prior_factor"] if self.full_prior else phi * (0.5 * meta["prior_log_var"]).exp()
         gram = scaled @ scaled.mT * decay
+        if self.prior_scales:
+            turn = torch.arange(tasks) % self.members
+            gram = gram * torch.tensor(self.prior_scales, dtype=phi.dtype, device=phi.device)[turn, None, None]
         factor = torch.linalg.cholesky(gram + torch.eye(rows, dtype=phi.dtype, device=phi.device))
         start = phi @ meta["prior_mean"]
         residual = (self._targets(batch) - start) * batch.mask[..., None]
@@ -219,6 +307,11 @@ class BayesHead:
         if self.full_prior:
             return _Posterior(meta["prior_mean"], meta["prior_factor"] @ meta["prior_factor"].mT)
         return _Posterior(meta["prior_mean"], torch.diag(meta["prior_log_var"].exp()))
+
+    def _scales(self, like: Tensor) -> Tensor:
+        """(M, 1, 1) factors of the prior's covariance, the challenger's 1 last."""
+        factors = [*(self.prior_scales or [1.0] * self.members), 1.0]
+        return torch.tensor(factors, dtype=like.dtype, device=like.device)[:, None, None]
 
     def _targets(self, batch: Batch) -> Tensor:
         """Regression targets (S, B, O), or classes as ±1 one-hot (S, B, C)."""
@@ -247,10 +340,11 @@ class BayesHead:
             gained = masked_sum(-cross_entropy(log_p, batch.y[:, None].expand(log_p.shape[:-1])), mask)
             return gained, gained
         level = noise[:, :, None, :]
-        log_scale = self.outputs * spread.log()[..., 0] + 0.5 * level.log().sum(-1)
+        chained = self.outputs * spread.log()[..., 0]
+        log_scale = chained + 0.5 * level.log().sum(-1)
         z2 = white.square() / level
         joint = masked_sum(-0.5 * (z2 + LOG_2PI).sum(-1) - log_scale, mask)
-        robust = masked_sum(_heavy_tailed(z2).sum(-1) - log_scale, mask)
+        robust = masked_sum(student_t_log_density(white, level, torch.zeros_like(white)) - chained, mask)
         return joint, robust
 
     def _revert(self, meta: Tensors, post: _Posterior, rows: Tensor) -> _Posterior:
@@ -258,7 +352,9 @@ class BayesHead:
         log_keep = torch.log1p(-1 / torch.tensor([*self.tau_rows, self.challenger_tau_rows], dtype=post.W.dtype))
         gamma = (0.5 * log_keep.to(post.W.device) * rows[:, None]).exp()[..., None, None]  # (S, M, 1, 1)
         prior = self._prior(meta)
-        return _Posterior(torch.lerp(prior.W, post.W, gamma), torch.lerp(prior.P, post.P, gamma.square()))
+        return _Posterior(
+            torch.lerp(prior.W, post.W, gamma), torch.lerp(prior.P * self._scales(prior.P), post.P, gamma.square())
+        )
 
 
 class _Conditioned(NamedTuple):
@@ -277,18 +373,13 @@ class _Conditioned(NamedTuple):
     spread: Tensor
 
 
-def _heavy_tailed(z2: Tensor) -> Tensor:
-    """Student-t log density with 4 degrees of freedom of standardised residuals, given their squares."""
-    return LOG_T4 - 2.5 * (z2 / 4).log1p()
-
-
 def _condition(post: _Posterior, phi: Tensor, target: Tensor) -> tuple[_Posterior, _Conditioned]:
     """Kalman update with a chunk of features (S, 1, b, d) and targets (S, 1, b, O); zero rows change nothing."""
     mean = phi @ post.W
     residual = target - mean  # on padding φ = 0, so nothing of it reaches W or P
     cross = phi @ post.P  # (S, M, b, d)
     gram = cross @ phi.mT
-    v = gram.diagonal(dim1=-2, dim2=-1)[..., None]
+    v = (cross * phi).sum(-1, keepdim=True)  # as ``predict`` has it, bit for bit
     if phi.shape[-2] == 1:  # one row needs no factorization
         spread = (1 + v).sqrt()
         gain, white = cross / spread, residual / spread

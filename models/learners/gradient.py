@@ -125,6 +125,11 @@ class GradientLearner(ABC):
             meta["free_rows"] = torch.full((), 0.25)
         return meta
 
+    def warm_start(self, meta: Tensors, rows: Batch) -> Tensors:
+        """Nothing has a closed form."""
+        del meta, rows
+        return {}
+
     def init(self, meta: Tensors, streams: int) -> Tensors:
         """Streams at the initialization: ``rows`` of support, the fast tensors and, for regression, ``noise``."""
         fast = per_stream(self.start(meta), self.fast_names, streams)

@@ -103,6 +103,11 @@ class MetricLearner(ABC):
         meta["free_scale"] = torch.zeros(())
         return meta
 
+    def warm_start(self, meta: Tensors, rows: Batch) -> Tensors:
+        """Nothing has a closed form."""
+        del meta, rows
+        return {}
+
     def init(self, meta: Tensors, streams: int) -> Tensors:
         """Streams without rows."""
         like = meta["prior"]

@@ -11,7 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.features import encode_rows, init_standardiser, lag_columns, lag_width, network_inputs, standardise
+from models.features import (
+    encode_rows,
+    init_standardiser,
+    lag_columns,
+    lag_width,
+    network_inputs,
+    standardise,
+    start_columns,
+)
 from models.targets import encode_targets, to_scale, yeo_johnson
 from models.tasks.table import IntArray, Table
 from models.types import Batch, Episode, Feature, FloatArray, ModelSpec, Target
@@ -33,13 +41,15 @@ class Prepared(NamedTuple):
         x: (rows, F) network inputs under the bundle's statistics.
         y: (rows, O) targets in the learners' scale, or (rows,) class indices.
         streams: Indices of each stream's rows, in time order.
-        lag_columns: L, the number of lag columns at the end of ``x`` (one more column says that none is known).
+        lag_columns: L, the number of lag columns, after the features (one more column says that none is known).
+        start_columns: K, the number of columns at the end of ``x`` that are a frozen start's answer.
     """
 
     x: Tensor
     y: Tensor
     streams: list[IntArray]
     lag_columns: int
+    start_columns: int = 0
 
 
 def fit_features(table: Table) -> tuple[Feature, ...]:
@@ -167,21 +177,23 @@ def label_vectors(spec: ModelSpec, y: FloatArray) -> FloatArray:
     return np.asarray((2.0 * index - 1.0)[:, None] if width == 1 else np.eye(width)[index], dtype=np.float64)
 
 
-def prepare(spec: ModelSpec, table: Table, delay: int) -> Prepared:
-    """All rows of a table as the network will see them."""
+def prepare(spec: ModelSpec, table: Table, delay: int, answers: Tensor | None = None) -> Prepared:
+    """All rows of a table as the network will see them; ``answers`` (rows, K) are the frozen start's."""
     encoded = encode_targets(spec, table.targets())
     y = to_scale(spec.target, encoded) if spec.task == "regression" else encoded
     z = standardise(spec.features, encode_rows(spec.features, table.values()))
     lags = lag_values(spec, table, label_vectors(spec, y), delay)
     fresh = init_standardiser(spec, 1)
     rows = torch.from_numpy(np.concatenate([z, lags], axis=1)).to(torch.float32)
-    x = network_inputs(spec, fresh["x_mean"], fresh["x_var"], rows[None])[0]
+    told = None if answers is None else answers[None]
+    x = network_inputs(spec, fresh["x_mean"], fresh["x_var"], rows[None], told)[0]
     target = torch.from_numpy(y)
     return Prepared(
         x,
         target.to(torch.float32) if spec.task == "regression" else target[:, 0].to(torch.int64),
         [np.flatnonzero(table.streams == code) for code in range(len(table.stream_names))],
         lag_columns(spec),
+        start_columns(spec),
     )
 
 
@@ -216,12 +228,14 @@ class Stretches(NamedTuple):
             ]
         )
         x = self.data.x[index]
-        x = x + INPUT_NOISE * torch.randn(x.shape, generator=generator)
+        own = x.shape[-1] - self.data.start_columns
+        noise = INPUT_NOISE * torch.randn(x.shape, generator=generator)
+        noise[..., own:] = 0.0
+        x = x + noise
         if self.data.lag_columns:
             blind = torch.rand(tasks, generator=generator) < LAG_DROPOUT
-            last = self.data.lag_columns + 1
-            x[blind, :, -last:-1] = 0.0
-            x[blind, :, -1] = 1.0
+            x[blind, :, own - self.data.lag_columns - 1 : own - 1] = 0.0
+            x[blind, :, own - 1] = 1.0
         return _episode(x, self.data.y[index], 0 if self.sequential else rows // 2)
 
 

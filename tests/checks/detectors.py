@@ -7,20 +7,34 @@ import numpy as np
 import pytest
 
 from models.detectors import Detector, DetectorState, Signals, Verdict
+from models.detectors.base import BoolArray
+from models.types import FloatArray
 
 BATCHES = 60
+MEMBERS = 4
+"""Members, the challenger included; detectors that weigh hypotheses have as many."""
+
+
+def of_members(
+    error: FloatArray, nll: FloatArray, mask: BoolArray, live: FloatArray, challenger: FloatArray
+) -> Signals:
+    """Signals of a committee whose live members all predict alike."""
+    members = np.column_stack([live] * (MEMBERS - 1) + [challenger])
+    return Signals(error, nll, mask, live, challenger, members=members)
 
 
 def quiet(streams: int, rows: int = 4, level: float = 0.5) -> Signals:
     """A batch as well predicted as every other: errors constant, the challenger a nat behind."""
     signal = np.full((streams, rows), level)
-    return Signals(signal, signal, np.ones((streams, rows), dtype=bool), np.full(streams, -2.0), np.full(streams, -3.0))
+    return of_members(
+        signal, signal, np.ones((streams, rows), dtype=bool), np.full(streams, -2.0), np.full(streams, -3.0)
+    )
 
 
 def shocked(streams: int, rows: int = 4) -> Signals:
     """A batch that what is served does not expect at all, and the challenger much less badly."""
     signal = np.full((streams, rows), 200.0)
-    return Signals(
+    return of_members(
         signal, signal, np.ones((streams, rows), dtype=bool), np.full(streams, -800.0), np.full(streams, -20.0)
     )
 
@@ -30,13 +44,16 @@ def random_signals(rng: np.random.Generator, streams: int, rows: int = 5) -> Sig
     level = 10.0 * (rng.random((streams, 1)) < 0.1)
     nll = level + rng.normal(size=(streams, rows))
     mask = np.arange(rows) < rng.integers(0, rows + 1, size=(streams, 1))
-    return Signals(nll**2, nll, mask, rng.normal(-3, 3, streams), rng.normal(-3, 3, streams))
+    signals = of_members(nll**2, nll, mask, rng.normal(-3, 3, streams), rng.normal(-3, 3, streams))
+    fresh, gain = rng.normal(-3, 3, streams), rng.gamma(1.0, 1.0, streams)
+    return signals._replace(fresh=fresh, gain=gain, members=rng.normal(-3, 3, (streams, MEMBERS)))
 
 
 def one(signals: Signals, stream: int) -> Signals:
     """The signals of one stream."""
     own = slice(stream, stream + 1)
-    return Signals(signals.error[own], signals.nll[own], signals.mask[own], signals.live[own], signals.challenger[own])
+    parts = {name: values[own] for name, values in signals._asdict().items() if values is not None}
+    return signals._replace(**parts)
 
 
 def alarms(detector: Detector, state: DetectorState, batches: list[Signals]) -> tuple[list[Verdict], DetectorState]:
@@ -70,10 +87,11 @@ def check_update_is_pure(detector: Detector) -> None:
     _, state = alarms(detector, detector.init(4), [random_signals(rng, 4) for _ in range(9)])
     kept = {name: array.copy() for name, array in state.items()}
     signals = random_signals(rng, 4)
-    copies = [array.copy() for array in signals]
+    copies = [array.copy() for array in signals if array is not None]
     first, second = detector.update(state, signals), detector.update(state, signals)
     assert all(np.array_equal(kept[name], state[name]) for name in kept)
-    assert all(np.array_equal(before, after) for before, after in zip(copies, signals, strict=True))
+    kept_signals = [array for array in signals if array is not None]
+    assert all(np.array_equal(before, after) for before, after in zip(copies, kept_signals, strict=True))
     assert all(np.array_equal(first[0][name], second[0][name]) for name in kept)
     for name in ("drift", "warning", "statistic", "threshold", "rows_since_change", "idle"):
         assert np.array_equal(getattr(first[1], name), getattr(second[1], name))
@@ -120,6 +138,7 @@ def check_survives_what_is_not_finite(detector: Detector) -> None:
     bad = quiet(2)
     bad.nll[0], bad.error[0], bad.live[0] = np.nan, np.inf, np.nan
     bad.live[1], bad.challenger[1] = -np.inf, -np.inf
+    bad = bad._replace(members=np.column_stack([bad.live] * (MEMBERS - 1) + [bad.challenger]))
     verdicts, state = alarms(detector, detector.init(2), [quiet(2)] * 20 + [bad] * 3 + [quiet(2)] * 5)
     assert all(np.isfinite(array).all() for array in state.values())
     assert not any(verdict.drift.any() for verdict in verdicts)

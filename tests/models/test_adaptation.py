@@ -23,6 +23,8 @@ SPECS = {
     "two classes": replace(CLASSES, target=Target("y", classes=(0, 1))),
     "gradient": replace(REGRESSION, experts=(GRADIENT,), detector=DetectorChoice("page_hinkley")),
     "gradient, likelihood ratio": replace(REGRESSION, experts=(GRADIENT,)),
+    "run length": replace(REGRESSION, detector=DetectorChoice("run_length", {"hazard": 0.05})),
+    "run length, classes": replace(CLASSES, detector=DetectorChoice("run_length", {"hypotheses": 3})),
     "committee": replace(CLASSES, experts=(HEAD, GRADIENT)),
     "head, histogram of rows": replace(REGRESSION, detector=DetectorChoice("adwin", {"clock": 1})),
     "head, random draws": replace(

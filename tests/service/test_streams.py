@@ -227,7 +227,7 @@ async def test_a_new_config_is_applied_and_the_revision_stays() -> None:
         assert await predictions(streams, "s") == before
         info, _ = await streams.put("s", "reg", {"detector": "page_hinkley"}, {"k": 1})
         assert (info.config, info.metadata, info.stream_version) == ({"detector": "page_hinkley"}, {"k": 1}, 20)
-        assert await predictions(streams, "s") == pytest.approx(before, rel=1e-3)
+        assert await predictions(streams, "s") == pytest.approx(before, rel=1e-2)  # the challenger has another share
         assert (await streams.put("s", "reg", {}, None))[0].config == {}
         await learn(streams, "s", batches(1))
 

@@ -18,6 +18,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "llr_cusum": {},
     "never": {},
     "page_hinkley": {},
+    "run_length": {},
 }
 """Settings with which a batch of four shocking rows is enough for an alarm."""
 

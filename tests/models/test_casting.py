@@ -1,0 +1,71 @@
+"""The committee that training puts together: what stays is what held-out rows ask for."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models import Engine, Model, TrainProgress, TrainSettings, read_bundle, train_table, write_bundle
+from models.adaptation import Plan
+from models.casting import Audition, audition, cast_members, error_of
+from models.committee import init_weights, update_weights
+from models.selection import candidates
+from models.trainer import _base_spec
+from models.training import fit, split_table, with_start
+from tests.models.examples import small_table
+
+
+def silent(progress: TrainProgress) -> None:
+    """Nobody watches."""
+    assert progress.fraction >= 0.0
+
+
+def auditioned(folder: Path, task: str = "regression", streams: int = 1) -> tuple[Model, Audition, list[str]]:
+    """All candidates after a few iterations, what they said, and an empty list for choices."""
+    torch.set_num_threads(1)
+    table = small_table(folder, 600, streams, task)
+    settings = TrainSettings(lag_target=1)
+    split = split_table(table, 0)
+    spec = candidates(_base_spec(table, "bayes_head", settings), trees=True)
+    split = with_start(split, spec, 0)
+    model = fit(spec, split, settings, 60.0, 5, silent).model
+    choices: list[str] = []
+    pruned = cast_members(model, split, choices)
+    return pruned, audition(model, split), choices
+
+
+def test_candidates_are_auditioned_as_they_would_serve(tmp_path: Path) -> None:
+    """Weights in the simulation are the committee's own, row by row."""
+    _, heard, _ = auditioned(tmp_path)
+    members = heard.said.shape[2]
+    weights = init_weights(1, members)
+    expected = []
+    for row in range(heard.said.shape[1]):
+        expected.append(float((weights.exp()[0].numpy() * heard.said[0, row, :, 0]).sum()))
+        gained = torch.from_numpy(heard.evidence[:1, row]).float()
+        weights = update_weights(weights, gained, torch.ones(1, dtype=torch.int64), 0.01)
+    table = small_table(tmp_path, 600, 1, "regression")
+    spec = _base_spec(table, "bayes_head", TrainSettings(lag_target=1))
+    one = Audition(heard.said[:1], heard.evidence[:1], heard.truth[:1], heard.scored[:1], 0)
+    scale = spec.target.std[0]
+    error = np.abs(np.array(expected) * scale + spec.target.mean[0] - heard.truth[0])[heard.scored[0]].mean()
+    assert abs(error_of(spec, one, range(members), 0.01) - error) < 1e-3 * scale
+
+
+def test_a_committee_is_pruned_and_still_whole(tmp_path: Path) -> None:
+    """What is left loads, predicts and learns; tensors of experts that went are gone; the choice is told."""
+    for task in ("regression", "classification"):
+        model, heard, choices = auditioned(tmp_path, task, streams=3)
+        assert Plan.of(model.spec).members <= heard.said.shape[2]
+        names = {expert.name for expert in model.spec.experts} | ({"start"} if model.spec.start else set())
+        assert {key.split(".", 1)[0] for key in model.meta} == names
+        assert choices[-1].startswith("committee: ")
+        engine = Engine(read_bundle(write_bundle(model)))
+        assert engine.predict([(engine.create(), engine.encode_inputs([[0.1, 0.2]]))])[0].predictions
+
+
+def test_training_says_who_serves(tmp_path: Path) -> None:
+    """``auto`` names the members that it kept, with their held-out errors."""
+    table = small_table(tmp_path, 400, 1, "regression")
+    _, report = train_table(table, TrainSettings(lag_target=1, budget_minutes=0.2), silent)
+    assert any(choice.startswith("committee: ") for choice in report.choices)
