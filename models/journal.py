@@ -9,6 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -117,15 +118,24 @@ def kept(journal: Journal | None, train: Callable[[Checkpoint | None, Keep | Non
 
 
 def fingerprint(stated: Mapping[str, Any], table: Table | None = None) -> str:
-    """Digest of what training depends on: what was stated, the rows, and the version of torch."""
+    """Digest of what training depends on: what was stated, the rows, and the versions of torch and scikit-learn."""
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(json.dumps({**stated, "torch": torch.__version__}, sort_keys=True, default=str).encode())
+    versions = {"torch": torch.__version__, "scikit-learn": _version("scikit-learn")}
+    digest.update(json.dumps({**stated, **versions}, sort_keys=True, default=str).encode())
     if table is not None:
         head = (table.task, table.target_name, table.classes, table.stream_names, table.features, table.part)
         digest.update(json.dumps(head, default=str).encode())
         for column in (*table.columns.values(), table.target, table.streams):
             digest.update(column.tobytes() if isinstance(column, np.ndarray) else json.dumps(column).encode())
     return digest.hexdigest()
+
+
+def _version(package: str) -> str | None:
+    """Without scikit-learn a committee has one expert less, so that a training has other stages."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 _TENSORS = ("theta", "first", "second", "best", "generator")

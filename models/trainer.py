@@ -160,6 +160,8 @@ def _fit_chosen(
         model = cast_members(fitted.model, split, choices) if settings.algorithm == "auto" else fitted.model
     except KeyboardInterrupt:
         raise Interrupted(fitted.model) from None
+    if settings.journal is not None:
+        settings.journal.latest = model
     return model, {expert.name: fitted.iterations[expert.name] for expert in model.spec.experts}, split
 
 

@@ -172,7 +172,8 @@ def fit(
         seconds: Most time, all experts together.
         iterations: Most iterations, of every expert or of each by name.
         progress: Told how far it is.
-        given: A model's learned tensors to go on from, instead of random ones.
+        given: A model's learned tensors to go on from, instead of random ones. An expert that validates no better than
+            with them keeps them.
     """
     start = split.start if spec.start else None
     data = prepare(spec, split.table, split.delay, None if start is None else start.answers)
@@ -225,11 +226,14 @@ def _fit_expert(
     known = Batch(data.x[rows][None], data.y[rows][None], torch.ones(1, len(rows), dtype=torch.bool))
 
     @torch.no_grad()
-    def validate(meta: Tensors) -> float:
-        return float(np.mean([float(learner.meta_loss({**settled, **meta}, episode)) for episode in episodes]))
+    def score(meta: Tensors) -> float:
+        return float(np.mean([float(learner.meta_loss(meta, episode)) for episode in episodes]))
 
     first = learner.meta_init(generator) if given is None else given
     settled = learner.warm_start(first, known)
+    before = score(first) if given is not None and episodes else None
+    if before is not None and before <= score({**first, **settled}):
+        settled = {key: first[key] for key in settled}  # new rows do not say more than what it was learned from
 
     def train(resume: Checkpoint | None, keep: Keep | None) -> Trained:
         return meta_train(
@@ -241,7 +245,7 @@ def _fit_expert(
             budget_seconds=seconds,
             outer_lr=OUTER_LR,
             weight_decay=WEIGHT_DECAY,
-            validate=validate if episodes else None,
+            validate=(lambda meta: score({**settled, **meta})) if episodes else None,
             validate_every=VALIDATE_EVERY,
             progress=following(progress),
             resume=resume,
@@ -249,6 +253,8 @@ def _fit_expert(
         )
 
     trained = kept(settings.journal if iterations else None, train)  # without iterations there is nothing to resume
+    if before is not None and (trained.score is None or before <= trained.score):
+        return trained._replace(meta=first, score=before, best_iteration=0)
     return trained._replace(meta={**settled, **trained.meta})
 
 

@@ -22,6 +22,10 @@ from models import (
     write_bundle,
 )
 from models.journal import Journal
+from models.selection import candidates
+from models.start import PREFIX
+from models.trainer import _base_spec
+from models.training import fit, split_table, with_start
 from tests.models.examples import small_model
 
 
@@ -110,6 +114,64 @@ def test_ctrl_c_and_resume_give_the_uninterrupted_version(tmp_path: Path) -> Non
     assert interrupted.interrupted
     resumed = replace(SETTINGS, journal=Journal("k", content.append, content[-1]))
     assert_same(continue_training(model, table, resumed, silent).model, expected)
+
+
+def committee(table: Table) -> Model:
+    """Three experts, one of them on boosted trees, briefly trained on a table."""
+    spec = candidates(_base_spec(table, "bayes_head", TrainSettings(lag_target=0)), trees=True)
+    return fit(spec, with_start(split_table(table, 0), spec, 0), SETTINGS, 60.0, 50, silent).model
+
+
+def bent(table: Table) -> Table:
+    """The same inputs with the labels of another world."""
+    a, b = (np.asarray(table.columns[name]) for name in "ab")
+    return table._replace(target=np.asarray(table.target) + 2 * a * b - b)
+
+
+def test_a_committee_goes_on_with_its_experts_and_its_trees(tmp_path: Path) -> None:
+    """Every expert learns further; the trees and what the model is stay bit for bit."""
+    table = curve(tmp_path, 900)
+    model = committee(table)
+    found = continue_training(model, bent(table), SETTINGS, silent)
+    assert found.better
+    assert replace(found.model.spec, provenance={}) == replace(model.spec, provenance={})
+    assert found.model.meta.keys() == model.meta.keys()
+    moved = {name for name, tensor in found.model.meta.items() if not torch.equal(tensor, model.meta[name])}
+    assert {name.split(".")[0] for name in moved} == {expert.name for expert in model.spec.experts}
+    assert any(name.startswith(PREFIX) for name in model.meta)
+
+
+def test_experts_keep_what_newer_rows_do_not_better(tmp_path: Path) -> None:
+    """Shuffled labels, larger and more spread, teach a committee no more than how noisy labels are."""
+    table = curve(tmp_path, 900)
+    model = committee(table)
+    target = np.asarray(table.target).copy()
+    learned = int(0.85 * 0.85 * table.rows)
+    target[:learned] = 5 + 3 * np.random.default_rng(0).permutation(target[:learned])
+    found = continue_training(model, table._replace(target=target), SETTINGS, silent)
+    moved = {name for name, tensor in found.model.meta.items() if not torch.equal(tensor, model.meta[name])}
+    assert {name.split(".")[1] for name in moved} <= {"log_noise"}
+
+
+@pytest.mark.parametrize("stop_after", [30, 130, 230])
+def test_a_committee_resumes_in_the_expert_where_it_stopped(tmp_path: Path, stop_after: int) -> None:
+    """Experts that were finished are not run again, and the version is the uninterrupted one bit for bit."""
+    table = curve(tmp_path, 300)
+    model = committee(table)
+    expected = continue_training(model, table, SETTINGS, silent).model
+    content: list[bytes] = []
+    calls = iter(range(1, 1000))
+
+    def stopping(progress: TrainProgress) -> None:
+        del progress
+        if next(calls) == stop_after:
+            raise KeyboardInterrupt
+
+    interrupted = continue_training(model, table, replace(SETTINGS, journal=Journal("k", content.append)), stopping)
+    assert interrupted.interrupted
+    journal = Journal("k", content.append, content[-1])
+    assert (journal.stages, journal.iterations) == (stop_after // 100, stop_after)
+    assert_same(continue_training(model, table, replace(SETTINGS, journal=journal), silent).model, expected)
 
 
 def assert_same(one: Model, other: Model) -> None:
