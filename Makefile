@@ -19,10 +19,10 @@ IMAGE ?= acclimate
 CONTAINER ?= $(shell command -v docker || command -v podman)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check demo models benchmark sinusoid switching detection crash loadtest image image-test clean
+.PHONY: help serve test check demo models benchmark sinusoid switching detection metatrain-speed crash loadtest image image-test clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r t d; do printf '%-11s %s\n' "$$t" "$$d"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r t d; do printf '%-15s %s\n' "$$t" "$$d"; done
 
 # The stamps make a second run start at once; a change of either file installs anew.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -71,6 +71,9 @@ switching: $(VENV)/.installed ## streams that switch: how far behind an oracle
 
 detection: $(VENV)/.installed ## detectors: delay, missed changes, false alarms
 	@$(PY) -m loadtest.detection $(ARGS)
+
+metatrain-speed: $(VENV)/.installed ## meta-training, batched over tasks, against per-task loops
+	@$(PY) -m loadtest.metatrain_speed $(ARGS)
 
 crash: $(VENV)/.installed ## kill -9 under load, restart, compare; N=20 cycles
 	@$(PY) -m loadtest.crash --cycles $(N) $(ARGS)

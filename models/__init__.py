@@ -7,10 +7,12 @@ from models.adaptation import Observation, Plan, step
 from models.adaptation import init as init_state
 from models.answers import Decision, Outcome, Prediction, Status
 from models.bundle import Model, read_bundle, write_bundle
+from models.continuing import Continued, bundle_checksum, continue_training
 from models.detectors import DETECTORS
 from models.engine import Engine, Feedback, Tick, use_threads
 from models.errors import BundleError, DataError, InputError, ModelsError, SnapshotError, TrainingError
 from models.evaluation import Evaluation, evaluate
+from models.journal import Journal, fingerprint
 from models.learners import LEARNERS, Learner
 from models.lockstep import events
 from models.memory import Rows
@@ -23,6 +25,7 @@ from models.tasks import (
     Mask,
     Table,
     column_names,
+    join_tables,
     read_stream_names,
     read_table,
     read_table_for,
@@ -52,6 +55,7 @@ __all__ = [
     "Alarm",
     "Batch",
     "BundleError",
+    "Continued",
     "DataError",
     "Decision",
     "DetectorChoice",
@@ -63,6 +67,7 @@ __all__ = [
     "Feedback",
     "FloatArray",
     "InputError",
+    "Journal",
     "Label",
     "Learner",
     "Mask",
@@ -94,11 +99,15 @@ __all__ = [
     "TrainingError",
     "TrainingReport",
     "Value",
+    "bundle_checksum",
     "column_names",
+    "continue_training",
     "default_window",
     "evaluate",
     "events",
+    "fingerprint",
     "init_state",
+    "join_tables",
     "meta_train",
     "prequential",
     "read_bundle",

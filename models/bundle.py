@@ -33,7 +33,7 @@ def write_bundle(model: Model) -> bytes:
     header = {
         "format_version": FORMAT_VERSION,
         **asdict(model.spec),
-        "checksums": {name: _digest(tensor) for name, tensor in meta.items()},
+        "checksums": {name: tensor_digest(tensor) for name, tensor in meta.items()},
     }
     return save_tensors(meta, metadata={KEY: json.dumps(header, sort_keys=True)})
 
@@ -67,7 +67,7 @@ def read_bundle(source: bytes | Path, name: str = "the file") -> Model:
     if not isinstance(checksums, dict) or set(checksums) != set(meta):
         raise BundleError(f"{name}: the tensors do not match the header; the file is damaged")
     for tensor_name, tensor in meta.items():
-        if _digest(tensor) != checksums[tensor_name]:
+        if tensor_digest(tensor) != checksums[tensor_name]:
             raise BundleError(f"{name}: tensor {tensor_name} fails its checksum; the file is damaged")
     try:
         return Model(_spec(header), meta)
@@ -123,5 +123,6 @@ def _spec(header: dict[str, Any]) -> ModelSpec:
     )
 
 
-def _digest(tensor: torch.Tensor) -> str:
+def tensor_digest(tensor: torch.Tensor) -> str:
+    """Checksum of a tensor's bytes, in hexadecimal."""
     return hashlib.blake2b(tensor.contiguous().numpy().tobytes(), digest_size=16).hexdigest()

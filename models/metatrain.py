@@ -83,10 +83,48 @@ class Trained(NamedTuple):
     best_iteration: int
 
 
-class _Adam(NamedTuple):
+class Checkpoint(NamedTuple):
+    """All that meta-training needs to go on as if it had never stopped, after a whole number of iterations.
+
+    Attributes:
+        theta: (N,) learned tensors as one vector.
+        first: (N,) Adam's first moment.
+        second: (N,) Adam's second moment.
+        best: (N,) the vector of the best validation.
+        generator: State of the random generator, bytes.
+        iteration: Iterations done.
+        adam_steps: Those whose gradient was finite.
+        best_iteration: Iterations after which ``best`` was reached.
+        best_score: Its validation score; None before the first validation.
+        score: Score of the last validation.
+        loss: Meta-loss, exponentially smoothed.
+        skipped: Iterations whose gradient was not finite.
+        bad: How many of these came last, in a row.
+        seconds: Time taken so far.
+    """
+
+    theta: Tensor
     first: Tensor
     second: Tensor
-    steps: int
+    best: Tensor
+    generator: Tensor
+    iteration: int = 0
+    adam_steps: int = 0
+    best_iteration: int = 0
+    best_score: float | None = None
+    score: float | None = None
+    loss: float = math.nan
+    skipped: int = 0
+    bad: int = 0
+    seconds: float = 0.0
+
+
+class Keep(Protocol):
+    """Where checkpoints go: told after every iteration, and once more with ``last`` when KeyboardInterrupt stops."""
+
+    def __call__(self, checkpoint: Checkpoint, *, last: bool = False) -> None:
+        """Take note of how far training is."""
+        ...
 
 
 def meta_train(
@@ -105,11 +143,13 @@ def meta_train(
     validate_every: int = 500,
     progress: Callable[[Progress], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
+    resume: Checkpoint | None = None,
+    keep: Keep | None = None,
 ) -> Trained:
     """Minimise ``learner.meta_loss`` over the source's tasks with Adam.
 
-    The same seed gives the same bits, given ``iterations`` and no budget. KeyboardInterrupt ends the loop early and
-    leaves the best so far.
+    The same seed gives the same bits, given ``iterations`` and no budget, whether or not training was interrupted and
+    resumed. KeyboardInterrupt ends the loop early and leaves the best so far.
 
     Args:
         learner: What to train.
@@ -126,49 +166,81 @@ def meta_train(
         validate_every: Iterations between validations; there is one at the end too.
         progress: Called after each iteration.
         clock: Seconds that only grow.
+        resume: Where an interrupted run of the same arguments stood.
+        keep: Where checkpoints go.
 
     Raises:
-        TrainingError: No limit, an unknown schedule, or 100 gradients in a row that are not finite.
+        TrainingError: No limit, an unknown schedule, a checkpoint of another learner, or 100 gradients in a row that
+            are not finite.
     """
     if iterations is None and budget_seconds is None:
         raise TrainingError("meta-training needs a limit: give iterations, budget_seconds or both")
     if schedule not in SCHEDULES:
         raise TrainingError(f"unknown schedule {schedule!r}, choose one of {', '.join(SCHEDULES)}")
     theta, layout = flatten(learner.meta_init(generator) if start is None else start)
-    theta = theta.detach().clone()
-    adam = _Adam(torch.zeros_like(theta), torch.zeros_like(theta), 0)
-    best, best_score, best_iteration = theta, None, 0
-    iteration, bad, skipped, loss, score, interrupted = 0, 0, 0, math.nan, None, False
-    began = clock()
-    fraction = _fraction(0, iterations, 0.0, budget_seconds)
+    now = _begin(theta.detach().clone(), generator, resume)
+    began = clock() - now.seconds
+    fraction = _fraction(now.iteration, iterations, now.seconds, budget_seconds)
+    interrupted = False
     try:
         while fraction < 1.0:
-            value, gradient = _gradient(learner, theta, layout, source(generator), fraction)
-            if math.isfinite(value) and bool(gradient.isfinite().all()):
-                gradient = gradient.clamp(-gradient_bound, gradient_bound)
-                rate = outer_lr * SCHEDULES[schedule](fraction)
-                theta, adam = _adam((1.0 - rate * weight_decay) * theta, gradient, adam, rate)
-                loss = value if math.isnan(loss) else 0.98 * loss + 0.02 * value
-                bad = 0
-            else:
-                skipped, bad = skipped + 1, bad + 1
-                if bad == _BAD_ITERATIONS_MAX:
-                    raise TrainingError(f"{bad} meta-gradients in a row are not finite: lower outer_lr or inner_lr")
-            iteration += 1
-            fraction = _fraction(iteration, iterations, clock() - began, budget_seconds)
-            if validate is not None and (iteration % validate_every == 0 or fraction >= 1.0):
-                score = validate(unflatten(theta, layout))
-                if best_score is None or score < best_score:
-                    best, best_score, best_iteration = theta, score, iteration
+            value, gradient = _gradient(learner, now.theta, layout, source(generator), fraction)
+            rate = outer_lr * SCHEDULES[schedule](fraction)
+            later = _advance(now, value, gradient, gradient_bound, rate, weight_decay)
+            seconds = clock() - began
+            fraction = _fraction(later.iteration, iterations, seconds, budget_seconds)
+            if validate is not None and (later.iteration % validate_every == 0 or fraction >= 1.0):
+                later = _judged(later, validate(unflatten(later.theta, layout)))
+            now = later._replace(generator=generator.get_state(), seconds=seconds)  # an interrupt sees all or nothing
+            if keep is not None:
+                keep(now)
             if progress is not None:
-                progress(Progress(iteration, fraction, loss, score))
+                progress(Progress(now.iteration, fraction, now.loss, now.score))
     except KeyboardInterrupt:
         interrupted = True
-    chosen = theta if best_score is None else best
-    meta = {name: tensor.clone() for name, tensor in unflatten(chosen, layout).items()}
-    return Trained(
-        meta, iteration, loss, best_score, skipped, interrupted, iteration if best_score is None else best_iteration
-    )
+        if keep is not None:
+            keep(now, last=True)
+    judged = now.best_score is not None
+    meta = {name: tensor.clone() for name, tensor in unflatten(now.best if judged else now.theta, layout).items()}
+    best_iteration = now.best_iteration if judged else now.iteration
+    return Trained(meta, now.iteration, now.loss, now.best_score, now.skipped, interrupted, best_iteration)
+
+
+def _begin(theta: Tensor, generator: torch.Generator, resume: Checkpoint | None) -> Checkpoint:
+    """Where the loop starts; with ``resume`` the generator is put back too."""
+    if resume is None:
+        zeros = torch.zeros_like(theta)
+        return Checkpoint(theta, zeros, zeros, theta, generator.get_state())
+    if resume.theta.shape != theta.shape:
+        raise TrainingError(
+            f"the checkpoint holds {resume.theta.numel()} numbers, the learner {theta.numel()}: it belongs to another"
+        )
+    generator.set_state(resume.generator)
+    return resume
+
+
+def _advance(
+    now: Checkpoint, value: float, gradient: Tensor, bound: float, rate: float, weight_decay: float
+) -> Checkpoint:
+    """One outer step; a gradient that is not finite changes nothing but the counts."""
+    if not (math.isfinite(value) and bool(gradient.isfinite().all())):
+        if now.bad + 1 == _BAD_ITERATIONS_MAX:
+            raise TrainingError(f"{now.bad + 1} meta-gradients in a row are not finite: lower outer_lr or inner_lr")
+        return now._replace(iteration=now.iteration + 1, skipped=now.skipped + 1, bad=now.bad + 1)
+    shrunk, steps = (1.0 - rate * weight_decay) * now.theta, now.adam_steps + 1
+    theta, first, second = _adam(shrunk, gradient.clamp(-bound, bound), now.first, now.second, steps, rate)
+    loss = value if math.isnan(now.loss) else 0.98 * now.loss + 0.02 * value
+    return now._replace(
+        theta=theta, first=first, second=second, adam_steps=steps, iteration=now.iteration + 1,
+        loss=loss, bad=0,
+    )  # fmt: skip
+
+
+def _judged(now: Checkpoint, score: float) -> Checkpoint:
+    """After a validation: the best is kept."""
+    if now.best_score is None or score < now.best_score:
+        return now._replace(score=score, best=now.theta, best_score=score, best_iteration=now.iteration)
+    return now._replace(score=score)
 
 
 def _fraction(iteration: int, iterations: int | None, seconds: float, budget_seconds: float | None) -> float:
@@ -186,12 +258,12 @@ def _gradient(
     return float(loss.detach()), gradient
 
 
-def _adam(theta: Tensor, gradient: Tensor, adam: _Adam, rate: float) -> tuple[Tensor, _Adam]:
-    """One step of Adam (Kingma and Ba, 2015), bias corrected."""
+def _adam(
+    theta: Tensor, gradient: Tensor, first: Tensor, second: Tensor, steps: int, rate: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Step number ``steps`` of Adam (Kingma and Ba, 2015), bias corrected: θ and both moments."""
     beta_1, beta_2 = _BETAS
-    steps = adam.steps + 1
-    first = beta_1 * adam.first + (1.0 - beta_1) * gradient
-    second = beta_2 * adam.second + (1.0 - beta_2) * gradient.square()
+    first = beta_1 * first + (1.0 - beta_1) * gradient
+    second = beta_2 * second + (1.0 - beta_2) * gradient.square()
     scale = (second / (1.0 - beta_2**steps)).sqrt() + _EPSILON
-    step = rate / (1.0 - beta_1**steps) * first / scale
-    return theta - step, _Adam(first, second, steps)
+    return theta - rate / (1.0 - beta_1**steps) * first / scale, first, second

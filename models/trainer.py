@@ -17,10 +17,12 @@ from models.bundle import Model
 from models.casting import cast_members
 from models.errors import TrainingError
 from models.features import encode_rows
+from models.journal import kept
 from models.learners import LEARNERS, Learner
-from models.metatrain import meta_train
+from models.metatrain import Checkpoint, Keep, Trained, meta_train
 from models.prequential import Report
 from models.scores import Run
+from models.search import SEARCH_SHARE, choose_network
 from models.selection import LAG_RATES, candidates, choose_lags, choose_target
 from models.targets import encode_targets
 from models.tasks.episodes import fit_features, fit_target, own_delay
@@ -90,20 +92,21 @@ def train_table(table: Table, settings: TrainSettings, progress: Follow) -> tupl
         model, iterations, split = _fit_chosen(_base_spec(table, learner, settings), split, settings, choices, progress)
     except Interrupted as stopped:
         model, iterations = stopped.model, {}
-    scores = _held_out_scores(model, judge(model, split), settings.seed)
+    scores = held_out_scores(model, judge(model, split), settings.seed)
     interrupted = not iterations
     if iterations:
         everything = split._replace(learn=by_stream(table), judge=[])
         if model.spec.start:
             everything = with_start(everything, model.spec, settings.seed)
         follow = part_of(progress, 0.6, 1.0, "training on all rows")
-        seconds = 0.4 * 60.0 * settings.budget_minutes
+        seconds = 0.4 * _seconds(settings)
         enough = {name: max(VALIDATE_EVERY, count) for name, count in iterations.items()}
         final = fit(model.spec, everything, settings, seconds, enough, follow)
         interrupted = final.interrupted
         model = model if interrupted else final.model
     metric = _metric(model.spec.task)
     provenance = {
+        **model.spec.provenance,
         "data": table.name,
         "part": table.part,
         "rows": table.rows,
@@ -132,10 +135,14 @@ def _fit_chosen(
     Raises:
         Interrupted: By Ctrl-C, with the model so far.
     """
-    seconds = 60.0 * settings.budget_minutes
+    seconds = _seconds(settings)
     spec = choose_target(spec, split, settings, seconds, choices, progress)
     spec = choose_lags(spec, split, settings, seconds, choices, progress)
-    follow = part_of(progress, 0.3, 0.6, "meta-training")
+
+    if settings.search:
+        share = SEARCH_SHARE * 60.0 * settings.budget_minutes
+        spec = choose_network(spec, split, settings, share, choices, part_of(progress, 0.3, 0.45, "network"))
+    follow = part_of(progress, 0.45 if settings.search else 0.3, 0.6, "meta-training")
     if settings.algorithm == "auto":
         trees = installed() and enough_for_trees(split)
         if not trees:
@@ -153,7 +160,14 @@ def _fit_chosen(
         model = cast_members(fitted.model, split, choices) if settings.algorithm == "auto" else fitted.model
     except KeyboardInterrupt:
         raise Interrupted(fitted.model) from None
+    if settings.journal is not None:
+        settings.journal.latest = model
     return model, {expert.name: fitted.iterations[expert.name] for expert in model.spec.experts}, split
+
+
+def _seconds(settings: TrainSettings) -> float:
+    """Time for all but the search, which has its own share."""
+    return 60.0 * settings.budget_minutes * (1.0 - SEARCH_SHARE if settings.search else 1.0)
 
 
 def train_tasks(family: str, settings: TrainSettings, progress: Follow) -> tuple[Model, TrainingReport]:
@@ -177,16 +191,21 @@ def train_tasks(family: str, settings: TrainSettings, progress: Follow) -> tuple
         standardiser_rows=0,
     )
     learner = learner_of(spec)
-    generator = torch.Generator().manual_seed(settings.seed)
-    trained = meta_train(
-        learner,
-        SinusoidEpisodes(tasks),
-        generator=generator,
-        iterations=SINUSOID_ITERATIONS,
-        outer_lr=SINUSOID_LR,
-        budget_seconds=60.0 * settings.budget_minutes,
-        progress=following(part_of(progress, 0.0, 1.0, "meta-training")),
-    )
+
+    def train(resume: Checkpoint | None, keep: Keep | None) -> Trained:
+        return meta_train(
+            learner,
+            SinusoidEpisodes(tasks),
+            generator=torch.Generator().manual_seed(settings.seed),
+            iterations=SINUSOID_ITERATIONS,
+            outer_lr=SINUSOID_LR,
+            budget_seconds=60.0 * settings.budget_minutes,
+            progress=following(part_of(progress, 0.0, 1.0, "meta-training")),
+            resume=resume,
+            keep=keep,
+        )
+
+    trained = kept(settings.journal, train)
     scores = _sinusoid_scores(learner, trained.meta, tasks, settings.seed)
     provenance = {
         "data": "sinusoid family: amplitude 0.1 to 5, phase 0 to π, x in -5 to 5",
@@ -226,7 +245,7 @@ def _base_spec(table: Table, learner: str, settings: TrainSettings) -> ModelSpec
     )
 
 
-def _held_out_scores(model: Model, report: Report, seed: int) -> dict[str, float]:
+def held_out_scores(model: Model, report: Report, seed: int) -> dict[str, float]:
     """Scores on the held-out stretches: baselines over all rows, the adapted streams by batches learned."""
     spec, table = model.spec, report.table
     inputs = encode_rows(spec.features, table.values())

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -15,8 +15,9 @@ from models.bundle import Model
 from models.engine import Engine
 from models.errors import DataError
 from models.features import encode_rows, standardise
+from models.journal import Journal, kept
 from models.learners import Learner
-from models.metatrain import Progress, Source, Trained, meta_train
+from models.metatrain import Checkpoint, Keep, Progress, Source, Trained, meta_train
 from models.prequential import Report, prequential
 from models.start import PREFIX, link
 from models.targets import encode_targets, to_scale
@@ -51,6 +52,8 @@ class TrainSettings:
         budget_minutes: Most time to train.
         seed: Of everything random.
         device: Where tensors live.
+        search: Whether meta-validation chooses the sizes of the network.
+        journal: Where progress is kept, so that an interrupted training can go on.
     """
 
     task: TaskKind | None = None
@@ -60,6 +63,8 @@ class TrainSettings:
     budget_minutes: float = 5.0
     seed: int = 0
     device: str = "cpu"
+    search: bool = False
+    journal: Journal | None = field(default=None, compare=False, repr=False)
 
 
 class TrainProgress(NamedTuple):
@@ -138,11 +143,15 @@ def segments_of(table: Table) -> Table:
 
 
 class Fitted(NamedTuple):
-    """What ``fit`` gives: a model, the iterations after which each expert was at its best, whether Ctrl-C came."""
+    """What ``fit`` gives: a model, the iterations after which each expert was at its best, whether Ctrl-C came.
+
+    ``score`` is the validation loss at the best, mean over the experts; None without held-out rows.
+    """
 
     model: Model
     iterations: Mapping[str, int]
     interrupted: bool
+    score: float | None = None
 
 
 def fit(
@@ -152,6 +161,7 @@ def fit(
     seconds: float,
     iterations: int | Mapping[str, int],
     progress: Follow,
+    given: Tensors | None = None,
 ) -> Fitted:
     """Meta-train a spec's experts one after the other; each stops early by the held-out rows, where there are any.
 
@@ -162,11 +172,14 @@ def fit(
         seconds: Most time, all experts together.
         iterations: Most iterations, of every expert or of each by name.
         progress: Told how far it is.
+        given: A model's learned tensors to go on from, instead of random ones. An expert that validates no better than
+            with them keeps them.
     """
     start = split.start if spec.start else None
     data = prepare(spec, split.table, split.delay, None if start is None else start.answers)
     meta: Tensors = {} if start is None else dict(start.tensors)
     done: dict[str, int] = {}
+    scores: list[float | None] = []
     interrupted = False
     learners = Plan.of(spec).learners
     for position, (name, learner) in enumerate(learners.items()):
@@ -176,11 +189,24 @@ def fit(
             x=data.x[:, : learner.inputs], start_columns=data.start_columns * spec.experts[position].on_start
         )
         limit = 0 if interrupted else most  # after Ctrl-C the rest starts where it begins
-        trained = _fit_expert(learner, seen, split, settings, seconds / len(learners), limit, follow)
+        own = None if given is None else own_tensors(given, name)
+        trained = _fit_expert(learner, seen, split, settings, seconds / len(learners), limit, follow, own)
         meta |= {f"{name}.{key}": value for key, value in trained.meta.items()}
         done[name] = trained.best_iteration
+        scores.append(trained.score)
         interrupted = interrupted or trained.interrupted
-    return Fitted(Model(spec, meta), done, interrupted)
+    known = [score for score in scores if score is not None]
+    mean = sum(known) / len(known) if len(known) == len(scores) else None
+    fitted = Fitted(Model(spec, meta), done, interrupted, mean)
+    if settings.journal is not None:
+        settings.journal.latest = fitted.model
+    return fitted
+
+
+def own_tensors(meta: Tensors, expert: str) -> Tensors:
+    """An expert's tensors of a model's, under the names that its learner knows."""
+    prefix = f"{expert}."
+    return {name.removeprefix(prefix): tensor for name, tensor in meta.items() if name.startswith(prefix)}
 
 
 def _fit_expert(
@@ -191,6 +217,7 @@ def _fit_expert(
     seconds: float,
     iterations: int,
     progress: Follow,
+    given: Tensors | None = None,
 ) -> Trained:
     episodes = held_out(data, split.judge, sequential=learner.sequential, rows=SEGMENT_ROWS // 2)
     source: Source = Stretches(data, split.learn, learner.sequential).draw
@@ -199,24 +226,35 @@ def _fit_expert(
     known = Batch(data.x[rows][None], data.y[rows][None], torch.ones(1, len(rows), dtype=torch.bool))
 
     @torch.no_grad()
-    def validate(meta: Tensors) -> float:
-        return float(np.mean([float(learner.meta_loss({**settled, **meta}, episode)) for episode in episodes]))
+    def score(meta: Tensors) -> float:
+        return float(np.mean([float(learner.meta_loss(meta, episode)) for episode in episodes]))
 
-    first = learner.meta_init(generator)
+    first = learner.meta_init(generator) if given is None else given
     settled = learner.warm_start(first, known)
-    trained = meta_train(
-        _Unsettled(learner, settled),
-        source,
-        start={key: value for key, value in first.items() if key not in settled},
-        generator=generator,
-        iterations=iterations,
-        budget_seconds=seconds,
-        outer_lr=OUTER_LR,
-        weight_decay=WEIGHT_DECAY,
-        validate=validate if episodes else None,
-        validate_every=VALIDATE_EVERY,
-        progress=following(progress),
-    )
+    before = score(first) if given is not None and episodes else None
+    if before is not None and before <= score({**first, **settled}):
+        settled = {key: first[key] for key in settled}  # new rows do not say more than what it was learned from
+
+    def train(resume: Checkpoint | None, keep: Keep | None) -> Trained:
+        return meta_train(
+            _Unsettled(learner, settled),
+            source,
+            start={key: value for key, value in first.items() if key not in settled},
+            generator=generator,
+            iterations=iterations,
+            budget_seconds=seconds,
+            outer_lr=OUTER_LR,
+            weight_decay=WEIGHT_DECAY,
+            validate=(lambda meta: score({**settled, **meta})) if episodes else None,
+            validate_every=VALIDATE_EVERY,
+            progress=following(progress),
+            resume=resume,
+            keep=keep,
+        )
+
+    trained = kept(settings.journal if iterations else None, train)  # without iterations there is nothing to resume
+    if before is not None and (trained.score is None or before <= trained.score):
+        return trained._replace(meta=first, score=before, best_iteration=0)
     return trained._replace(meta={**settled, **trained.meta})
 
 
@@ -260,6 +298,17 @@ def with_start(split: Split, spec: ModelSpec, seed: int) -> Split:
     scores = tree_scores(trees, torch.from_numpy(x.astype(np.float32)), PREFIX)
     honest = cross_fitted(boosting, x[learn], y[learn], table.streams[learn])
     scores[learn] = torch.from_numpy(honest).to(scores.dtype)
+    return split._replace(start=Start(trees, link(spec.task, scores)))
+
+
+def with_start_of(split: Split, model: Model) -> Split:
+    """The split with the start that a model has already, and its answers on all rows."""
+    spec = model.spec
+    if not spec.start:
+        return split
+    trees = {name: tensor for name, tensor in model.meta.items() if name.startswith(PREFIX)}
+    x = standardise(spec.features, encode_rows(spec.features, split.table.values()))
+    scores = tree_scores(trees, torch.from_numpy(x.astype(np.float32)), PREFIX)
     return split._replace(start=Start(trees, link(spec.task, scores)))
 
 

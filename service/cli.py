@@ -14,13 +14,15 @@ from typer.core import TyperGroup
 
 from models import ModelsError, read_bundle
 from service.commands import evaluate as evaluate_command
+from service.commands import export as export_command
+from service.commands import improve as improve_command
 from service.commands import inspect as inspect_command
 from service.commands import replay as replay_command
 from service.commands import serve as serve_command
 from service.commands import train as train_command
 from service.commands.console import CommandError, err
 from service.commands.data import table_for_model, table_for_served
-from service.errors import ConfigurationError
+from service.errors import ConfigurationError, ServiceError
 from service.playback import PlaybackError, describe_model
 from service.schemas import ID_PATTERN
 
@@ -31,7 +33,7 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except (ModelsError, ConfigurationError, CommandError, PlaybackError) as error:
+        except (ModelsError, ConfigurationError, ServiceError, CommandError, PlaybackError) as error:
             _fail(str(error))
         except Exception as error:
             if type(error).__module__.startswith("typer"):
@@ -137,7 +139,14 @@ def train(  # typer reads the help from the declarations
     lag_target: Annotated[
         str, typer.Option(callback=_lag_target, metavar="auto|K", help="Last known labels that become inputs.")
     ] = "auto",
-    delay: Delay = 0,
+    delay: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Rows of the file after which a label is known; 0: before the next row "
+            "(default: 0; with --continue, the model's).",
+        ),
+    ] = None,
     rows: Annotated[
         str | None,
         typer.Option(callback=_fractions, metavar="FROM:TO", help="Train on this part in time order (default: all)."),
@@ -153,6 +162,29 @@ def train(  # typer reads the help from the declarations
     seed: Seed = 0,
     device: Device = "cpu",
     out: Annotated[Path, typer.Option(metavar="FILE", help="Bundle to write.")] = Path("model.safetensors"),
+    search: Annotated[
+        bool,
+        typer.Option(
+            "--search",
+            help="Choose the network's widths and depth by meta-validation, in 40% of the budget (default: off).",
+        ),
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on from OUT.checkpoint, which an interrupted run leaves (default: off)."),
+    ] = False,
+    parent: Annotated[
+        Path | None,
+        typer.Option(
+            "--continue",
+            metavar="MODEL",
+            help="Learn this bundle's initialization further on --data, as an export; written only if better on the "
+            "held-out end (default: a new model).",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --continue: write it even if it is not better (default: off).")
+    ] = False,
 ) -> None:
     """Meta-train on data or on a task family, and write one bundle. Ctrl-C leaves the best so far."""
     _one_of(("--data", data), ("--tasks", tasks))
@@ -160,14 +192,30 @@ def train(  # typer reads the help from the declarations
     settings = train_command.settings(
         task=task.value if task else None,
         lag_target="auto" if lag_target == "auto" else int(lag_target),
-        delay=delay,
+        delay=delay or 0,
         algorithm=algorithm,
         budget_minutes=budget,
         seed=seed,
         device=device,
+        search=search,
     )
+    if parent is not None:
+        if data is None:
+            raise typer.BadParameter("state --data FILE, the rows to continue on")
+        for name, given in (("--target", target), ("--features", features), ("--task", task), ("--search", search)):
+            if given:
+                raise typer.BadParameter(f"{name} stays as it is in the model of --continue; leave it out")
+        if lag_target != "auto" or algorithm != "auto":
+            raise typer.BadParameter("lagged targets and algorithm stay as they are in the model of --continue")
+        improve_command.run(
+            parent, [*data, *(more or [])], settings, out, delay=delay, stream_column=stream_column,
+            time_column=time_column, rows=rows, streams=streams, resume=resume, force=force,
+        )  # fmt: skip
+        return
     if tasks is not None:
-        train_command.run_tasks(tasks, settings, out)
+        if search:
+            raise typer.BadParameter("--search chooses by held-out rows; state it with --data")
+        train_command.run_tasks(tasks, settings, out, resume=resume)
         return
     if data is None or target is None:
         raise typer.BadParameter("state --data FILE and --target COLUMN, or --tasks FAMILY")
@@ -181,6 +229,7 @@ def train(  # typer reads the help from the declarations
         features=_names(features),
         rows=rows,
         streams=streams,
+        resume=resume,
     )
 
 
@@ -316,6 +365,31 @@ def replay(
 def inspect(model: Bundle) -> None:
     """Show what a bundle holds: task, features, experts, detector, provenance, tensors."""
     inspect_command.run(read_bundle(model))
+
+
+@app.command()
+def export(
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Model whose streams' rows to write (default: the only one).")
+    ] = None,
+    streams: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Streams named in FILE, JSON list or text (default: all).")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Rows committed at TIME or later: ISO 8601 (UTC without a zone) or epoch seconds (default: all).",
+        ),
+    ] = None,
+    data_dir: Annotated[
+        Path,
+        typer.Option(envvar="ACCLIMATE_DATA_DIR", show_envvar=True, metavar="DIR", help="Directory of the store."),
+    ] = Path("acclimate-data"),
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Parquet file to write.")] = Path("export.parquet"),
+) -> None:
+    """Write the labelled rows that a server has logged as Parquet; the server may be running or stopped."""
+    export_command.run(data_dir, model, streams, since, out)
 
 
 def main() -> None:

@@ -151,7 +151,7 @@ class BayesHead:
         return torch.cat(parts, dim=-1)
 
     def warm_start(self, meta: Tensors, rows: Batch) -> Tensors:
-        """Without a body the features are known: the prior's mean is a ridge regression, its variance stays wide.
+        """Without a body the features are known: a ridge regression moves the prior's mean, its variance stays wide.
 
         On a start the mean stays where it is: with the start, which rows like these have chosen already.
 
@@ -164,7 +164,8 @@ class BayesHead:
             return {**wide, "prior_mean": meta["prior_mean"]}
         phi = self.features(meta, rows.x).flatten(0, 1)
         gram = phi.mT @ phi + RIDGE * torch.eye(self.width)
-        return {**wide, "prior_mean": torch.linalg.solve(gram, phi.mT @ self._targets(rows).flatten(0, 1))}
+        left = self._targets(rows).flatten(0, 1) - phi @ meta["prior_mean"]
+        return {**wide, "prior_mean": meta["prior_mean"] + torch.linalg.solve(gram, phi.mT @ left)}
 
     def init(self, meta: Tensors, streams: int) -> Tensors:
         """All members and the challenger at the prior."""

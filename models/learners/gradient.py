@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from models import losses
+from models.learners.backprop import WRITTEN_OUT, loss_gradient
 from models.learners.base import EVERY_TASK
 from models.networks import Mlp, per_stream
 from models.types import Batch, Episode, Evidence, Predictive, TaskKind, Tensors
@@ -217,11 +218,15 @@ class GradientLearner(ABC):
         for step, batch in enumerate(batches):
             gradient = self._gradient(meta, fast, batch, differentiable=differentiable)
             rates = self.rates(meta, step)
-            fast = {name: fast[name] - rates[name] * gradient[name] for name in fast}
+            fast = {name: _descend(fast[name], rates[name], gradient[name]) for name in fast}
             yield fast
 
     def _gradient(self, meta: Tensors, fast: Tensors, batch: Batch, *, differentiable: bool) -> Tensors:
         """Clipped gradient of each stream's loss. The losses are independent, so their sum gives all gradients."""
+        if self.fast_names == self.network.names and self.activation in WRITTEN_OUT:
+            with torch.set_grad_enabled(differentiable and not self.first_order):
+                gradient = loss_gradient(self.network, self.task, fast, batch)
+            return self._guarded(gradient, differentiable=differentiable)
         with torch.enable_grad():
             if not differentiable:
                 fast = {name: tensor.detach().requires_grad_() for name, tensor in fast.items()}
@@ -275,18 +280,17 @@ class GradientLearner(ABC):
 
     def _noise_loss(self, meta: Tensors, adapted: Tensors, episode: Episode) -> Tensor:
         """Gaussian nll of the query errors after adapting, and at the initialization; the errors are constants here."""
-        query = episode.query
+        query, counted = episode.query, episode.query.mask.unsqueeze(-1)
         with torch.no_grad():
             after = self.apply(meta | adapted, query.x)
             before = self.apply(meta | self.start(meta), query.x)
-        rows = episode.support.mask.sum(1).to(after.dtype)
-        noise = _noise(meta).noise
-        total = after.new_zeros(())
-        for mean, support in ((after, rows), (before, torch.zeros_like(rows))):
-            var = _variance(meta, noise, support).unsqueeze(1)  # (T, 1, O)
-            nll = losses.gaussian_nll(mean, var, query.y)
-            total = total + losses.masked_mean(nll, query.mask).mean()
-        return total
+            squared = (torch.stack([after, before]) - query.y).square()  # (2, T, B, O)
+            mean = torch.where(counted, squared, 0.0).sum(2) / counted.sum(1).clamp(min=1)  # a task has one variance
+            rows = episode.support.mask.sum(1).to(mean.dtype)
+            support = torch.stack([rows, torch.zeros_like(rows)])  # (2, T)
+        var = _variance(meta, _noise(meta).noise, support)  # (2, T, O)
+        nll = losses.gaussian_nll(mean.sqrt(), var, torch.zeros_like(mean))  # (2, T)
+        return torch.where(query.mask.any(1), nll, 0.0).mean(1).sum()
 
 
 def _noise(meta: Tensors) -> _Noise:
@@ -309,6 +313,13 @@ def _norm(tensors: Mapping[str, Tensor]) -> Tensor:
 def _along(values: Tensor, like: Tensor) -> Tensor:
     """Values (S,) shaped to scale a tensor (S, …)."""
     return values.reshape(-1, *[1] * (like.dim() - 1))
+
+
+def _descend(tensor: Tensor, rate: Tensor, gradient: Tensor) -> Tensor:
+    """``tensor − rate·gradient``; in one operation where the rate is one number that is not learned."""
+    if rate.dim() == 0 and not rate.requires_grad:
+        return torch.add(tensor, gradient, alpha=-float(rate))
+    return tensor - rate * gradient
 
 
 def _where(chosen: Tensor, new: Mapping[str, Tensor], old: Mapping[str, Tensor]) -> Tensors:

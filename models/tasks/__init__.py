@@ -1,12 +1,13 @@
 """Where tasks come from: tables of labelled rows, and built-in families."""
 
-from models.tasks.table import Mask, Table, read_stream_names, rows_mask, streams_mask
+from models.tasks.table import Mask, Table, join_tables, read_stream_names, rows_mask, streams_mask
 from models.tasks.tables import column_names, read_table, read_table_for
 
 __all__ = [
     "Mask",
     "Table",
     "column_names",
+    "join_tables",
     "read_stream_names",
     "read_table",
     "read_table_for",

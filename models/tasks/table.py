@@ -93,6 +93,33 @@ class Table(NamedTuple):
         )
 
 
+def join_tables(tables: Sequence[Table]) -> Table:
+    """Tables of the same features and target, one after the other in time; a stream's name means the same in all.
+
+    Raises:
+        DataError: Features, target or classes differ.
+    """
+    first = tables[0]
+    for table in tables[1:]:
+        if (table.task, table.features, table.classes) != (first.task, first.features, first.classes):
+            raise DataError(f"{table.name} and {first.name} cannot be joined: their features or classes differ")
+    names = tuple(dict.fromkeys(name for table in tables for name in table.stream_names))
+    codes = {name: code for code, name in enumerate(names)}
+    return first._replace(
+        name=", ".join(table.name for table in tables),
+        columns={name: _chain([table.columns[name] for table in tables]) for name in first.columns},
+        target=_chain([table.target for table in tables]),
+        streams=np.concatenate([np.array([codes[n] for n in t.stream_names])[t.streams] for t in tables]),
+        stream_names=names,
+    )
+
+
+def _chain(parts: Sequence[Any]) -> Any:
+    if all(isinstance(part, np.ndarray) for part in parts):
+        return np.concatenate(parts)
+    return [value for part in parts for value in part]
+
+
 def rows_mask(table: Table, text: str) -> Mask:
     """Rows selected by a range of fractions of the table's rows in time order.
 

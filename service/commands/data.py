@@ -9,6 +9,7 @@ from models import (
     ModelSpec,
     Table,
     column_names,
+    join_tables,
     read_stream_names,
     read_table,
     read_table_for,
@@ -17,7 +18,9 @@ from models import (
 )
 from service.playback import Served
 
-STREAM_COLUMNS = ("stream", "stream_id", "client", "series")
+STREAM_COLUMNS = ("acclimate_stream", "stream", "stream_id", "client", "series")
+EXPORT_TIMES = ("committed_at", "acclimate_committed_at")
+"""Order of the rows of an export: as the server learned them."""
 TIME_COLUMNS = ("t", "time", "timestamp", "date", "datetime")
 TARGET_COLUMNS = ("target", "label", "y")
 
@@ -45,12 +48,29 @@ def table_for_model(
     """
     names = column_names(files)
     taken = {feature.name for feature in spec.features} | {spec.target.name}
+    time_columns = [*EXPORT_TIMES, spec.provenance.get("time_column"), *TIME_COLUMNS]
     return read_table_for(
         spec,
         files,
         stream_column=stream_column or _usual(names, taken, [spec.provenance.get("stream_column"), *STREAM_COLUMNS]),
-        time_column=time_column or _usual(names, taken, [spec.provenance.get("time_column"), *TIME_COLUMNS]),
+        time_column=time_column or _usual(names, taken, time_columns),
     )
+
+
+def tables_for_model(
+    spec: ModelSpec, files: Sequence[Path], stream_column: str | None, time_column: str | None
+) -> Table:
+    """As ``table_for_model``, for files of different columns too.
+
+    Files of the same columns are one stretch of time; the stretches follow one another as given, oldest first.
+
+    Raises:
+        DataError: The files do not fit the model.
+    """
+    stretches: dict[tuple[str, ...], list[Path]] = {}
+    for file in files:
+        stretches.setdefault(tuple(sorted(column_names([file]))), []).append(file)
+    return join_tables([table_for_model(spec, same, stream_column, time_column) for same in stretches.values()])
 
 
 def table_for_served(
@@ -70,7 +90,8 @@ def table_for_served(
         files,
         target=found,
         stream_column=stream_column or _usual(names, taken, [served.columns.get("stream_column"), *STREAM_COLUMNS]),
-        time_column=time_column or _usual(names, taken, [served.columns.get("time_column"), *TIME_COLUMNS]),
+        time_column=time_column
+        or _usual(names, taken, [*EXPORT_TIMES, served.columns.get("time_column"), *TIME_COLUMNS]),
         features=list(served.kinds),
         task=served.task,
         kinds=served.kinds,

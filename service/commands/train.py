@@ -1,16 +1,22 @@
-"""``acclimate train``: meta-train, print held-out scores, write one bundle."""
+"""``acclimate train``: meta-train, print held-out scores, write one bundle; and go on after an interruption."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table as Grid
 
 from models import (
+    Journal,
     Model,
+    Table,
     TrainingReport,
     TrainProgress,
     TrainSettings,
+    fingerprint,
     read_table,
     train_table,
     train_tasks,
@@ -19,7 +25,9 @@ from models import (
 from service.commands.console import CommandError, number, out, progress_bar
 from service.commands.data import select
 
-Training = Callable[[Callable[[TrainProgress], None]], tuple[Model, TrainingReport]]
+Follow = Callable[[TrainProgress], None]
+STATED = ("task", "lag_target", "delay", "algorithm", "seed", "search")
+"""Settings that a resumed training must have in common with the interrupted one; the budget may change."""
 
 
 def settings(**given: Any) -> TrainSettings:
@@ -27,9 +35,10 @@ def settings(**given: Any) -> TrainSettings:
     return TrainSettings(**given)
 
 
-def run_tasks(family: str, settings: TrainSettings, file: Path) -> None:
+def run_tasks(family: str, settings: TrainSettings, file: Path, *, resume: bool) -> None:
     """Meta-train on a built-in task family."""
-    _run(lambda progress: train_tasks(family, settings, progress), file)
+    stated = {"family": family, **_stated(settings)}
+    _run(lambda made, follow: train_tasks(family, made, follow), settings, file, fingerprint(stated), resume=resume)
 
 
 def run_table(
@@ -43,6 +52,7 @@ def run_table(
     features: list[str] | None,
     rows: str | None,
     streams: Path | None,
+    resume: bool,
 ) -> None:
     """Meta-train on the selected part of data files."""
     table = read_table(
@@ -53,6 +63,13 @@ def run_table(
         features=features,
         task=settings.task,
     )
+    table = selected(table, rows, streams)
+    key = fingerprint(_stated(settings), table)
+    _run(lambda made, follow: train_table(table, made, follow), settings, file, key, resume=resume)
+
+
+def selected(table: Table, rows: str | None, streams: Path | None) -> Table:
+    """The part that is trained on, which is told."""
     mask, part = select(table, rows, streams)
     table = table if mask is None else table.take(mask, part)
     out.print(
@@ -60,43 +77,106 @@ def run_table(
         f"{len(table.features)} features; {table.task} ({table.task_reason})",
         soft_wrap=True,
     )
-    _run(lambda progress: train_table(table, settings, progress), file)
+    return table
 
 
-def _run(training: Training, file: Path) -> None:
+def open_journal(file: Path, key: str, *, resume: bool) -> tuple[Journal, Path]:
+    """The checkpoint beside the bundle, which is read with ``resume``.
+
+    Raises:
+        CommandError: No folder for the bundle, or no checkpoint to resume.
+        TrainingError: The checkpoint is damaged or belongs to another training.
+    """
     if not file.resolve().parent.is_dir():
         raise CommandError(f"{file}: there is no such folder; make it first, or choose another --out")
-    with progress_bar("%") as bar:
-        task = bar.add_task("meta-training", total=100)
-
-        def follow(progress: TrainProgress) -> None:
-            bar.update(task, completed=int(100 * progress.fraction), description=progress.description)
-
+    checkpoint = file.with_name(f"{file.name}.checkpoint")
+    content = None
+    if resume:
         try:
-            model, report = training(follow)
-        except KeyboardInterrupt:
-            raise CommandError("stopped before there was a model to keep; nothing was written") from None
-    _write(model, file)
+            content = checkpoint.read_bytes()
+        except OSError as error:
+            raise CommandError(f"{checkpoint}: cannot be read ({error.strerror}); train without --resume") from None
+    elif checkpoint.exists():
+        out.print(f"{checkpoint} of an earlier run is not used and will be overwritten", soft_wrap=True)
+    journal = Journal(key, lambda data: write_file(checkpoint, data), content)
+    if resume:
+        done = f"{journal.stages} finished stages, {journal.iterations:,} meta-iterations"
+        out.print(f"going on from {checkpoint}: {done}", soft_wrap=True)
+    return journal, checkpoint
+
+
+def _run(
+    train: Callable[[TrainSettings, Follow], tuple[Model, TrainingReport]],
+    settings: TrainSettings,
+    file: Path,
+    key: str,
+    *,
+    resume: bool,
+) -> None:
+    journal, checkpoint = open_journal(file, key, resume=resume)
+    with following_bar() as follow:
+        try:
+            model, report = train(replace(settings, journal=journal), follow)
+        except KeyboardInterrupt:  # between two stages, where nothing catches it
+            model, report = _latest(journal)
+    write_file(file, write_bundle(model))
     for choice in report.choices:
         out.print(choice, soft_wrap=True)
-    out.print(_grid(report))
-    stopped = "stopped early, the best so far: " if report.interrupted else ""
-    out.print(f"{stopped}wrote {file}; next: acclimate evaluate {file} --data FILE", soft_wrap=True)
+    if report.scores:
+        out.print(score_table(report.metric, report.scores))
+    if report.interrupted:
+        out.print(
+            f"stopped early, the best so far: wrote {file}; the same command with --resume goes on", soft_wrap=True
+        )
+        return
+    checkpoint.unlink(missing_ok=True)
+    out.print(f"wrote {file}; next: acclimate evaluate {file} --data FILE", soft_wrap=True)
 
 
-def _write(model: Model, file: Path) -> None:
+def _latest(journal: Journal) -> tuple[Model, TrainingReport]:
+    if journal.latest is None:
+        raise CommandError("stopped before there was a model to keep; nothing was written") from None
+    spec = journal.latest.spec
+    provenance = {**spec.provenance, "interrupted": "before it was scored"}
+    return Model(replace(spec, provenance=provenance), journal.latest.meta), TrainingReport(
+        "", {}, (), interrupted=True
+    )
+
+
+@contextmanager
+def following_bar() -> Iterator[Follow]:
+    """A progress bar in percent, and what tells it how far training is."""
+    with progress_bar("%") as bar:
+        task = bar.add_task("meta-training", total=100)
+        yield lambda step: bar.update(task, completed=int(100 * step.fraction), description=step.description)
+
+
+def write_file(file: Path, data: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        CommandError: It cannot be written.
+    """
     partial = file.with_name(f"{file.name}.partial")
     try:
-        partial.write_bytes(write_bundle(model))
+        with partial.open("wb") as opened:
+            opened.write(data)
+            opened.flush()
+            os.fsync(opened.fileno())
         partial.replace(file)
     except OSError as error:
         raise CommandError(f"{file}: cannot be written ({error.strerror}); choose another --out") from None
 
 
-def _grid(report: TrainingReport) -> Grid:
-    grid = Grid(title=f"held out: {report.metric}", title_justify="left")
+def score_table(metric: str, scores: Mapping[str, float]) -> Grid:
+    """Held-out scores, one a line."""
+    grid = Grid(title=f"held out: {metric}", title_justify="left")
     grid.add_column("")
     grid.add_column("score", justify="right")
-    for name, score in report.scores.items():
+    for name, score in scores.items():
         grid.add_row(name, number(score))
     return grid
+
+
+def _stated(settings: TrainSettings) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in STATED}

@@ -25,6 +25,7 @@ from service.store.base import (
     StreamRecord,
 )
 from service.store.memory import MemoryStore
+from service.store.reading import StoreReader
 from service.store.sqlite import SqliteStore
 
 STORES: Mapping[str, Callable[[Path], Store]] = MappingProxyType({"memory": MemoryStore, "sqlite": SqliteStore})
@@ -50,6 +51,7 @@ __all__ = [
     "Snapshot",
     "SqliteStore",
     "Store",
+    "StoreReader",
     "StoredEvent",
     "StreamRecord",
 ]

@@ -1,5 +1,6 @@
 """The SQLite file: its layout, how it is opened, and what its errors mean."""
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -106,6 +107,24 @@ BUSY_SECONDS = 5.0
 def connect(path: Path, pragmas: tuple[str, ...]) -> sqlite3.Connection:
     """A connection without implicit transactions; its user sees to it that one thread at a time is in it."""
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}").close()
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_read_only(path: Path, pragmas: tuple[str, ...]) -> sqlite3.Connection:
+    """A connection that can change nothing and never checkpoints, beside a running server or without one.
+
+    Where the directory cannot be written to, a store that was closed properly is read as a file that nobody changes.
+    """
+    uri = f"{path.resolve().as_uri()}?mode=ro"
+    if not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists():
+        uri += "&immutable=1"
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
     try:
         for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}").close()

@@ -42,7 +42,7 @@ def assert_one_line(result: Result, *said: str) -> None:
     assert all(part in lines[0] for part in said), lines[0]
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "serve", "replay", "inspect"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "serve", "replay", "inspect", "export"])
 def test_help_lists_every_command_and_its_options(command: str) -> None:
     """Exit code 0, and each option has a line of help."""
     assert command in _run("--help").stdout
@@ -56,7 +56,8 @@ def test_contract_options_are_there() -> None:
     """Names of options are fixed: outside programs use them."""
     for command, options in {
         "train": "data target stream-column time-column task features lag-target delay rows streams algorithm budget "
-        "seed device out tasks",
+        "seed device out tasks resume continue search force",
+        "export": "model streams since data-dir out",
         "evaluate": "data batch delay score-rows score-streams compare json plot",
         "serve": "host port data-dir model activate workers",
         "replay": "data url model batch delay score-rows score-streams rate",
@@ -182,3 +183,29 @@ def test_train_writes_a_bundle_that_evaluate_takes(tmp_path: Path) -> None:
     assert [feature.name for feature in spec.features] == ["a", "b"]
     assert not list(tmp_path.glob("*.partial"))
     assert _run("evaluate", out, "--data", rows, "--score-rows", "0.8:").exit_code == 0
+
+
+def test_train_resumes_only_what_is_there(tmp_path: Path) -> None:
+    """Without a checkpoint, or with one of other options, --resume is refused; a finished training leaves none."""
+    out = tmp_path / "m.safetensors"
+    words = ("train", "--data", write_rows(tmp_path / "rows.csv", 100), "--target", "y", "--lag-target", 0)
+    assert_one_line(_run(*words, "--out", out, "--resume"), "m.safetensors.checkpoint", "without --resume")
+    (tmp_path / "m.safetensors.checkpoint").write_bytes(b"of an earlier run")
+    assert_one_line(_run(*words, "--out", out, "--resume"), "checkpoint is damaged", "without --resume")
+    result = _run(*words, "--out", out, "--budget", 0.01)
+    assert result.exit_code == 0, result.output
+    assert "will be overwritten" in result.stdout
+    assert [file.name for file in tmp_path.iterdir() if file.name.startswith("m.")] == ["m.safetensors"]
+
+
+def test_train_search_tells_what_it_tried(tmp_path: Path) -> None:
+    """On the terminal, and in what inspect shows; on a task family it is wrong usage."""
+    out = tmp_path / "m.safetensors"
+    rows = write_rows(tmp_path / "rows.csv", 100)
+    result = _run("train", "--data", rows, "--target", "y", "--search", "--budget", 0.05, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "network, round 1" in result.stdout
+    tried = read_bundle(out).spec.provenance["search"]
+    assert {tuple(each["hidden"]) for each in tried} >= {(16,), (64, 32), (128, 128, 64)}
+    assert "network: hidden widths" in _run("inspect", out).stdout
+    assert _run("train", "--tasks", "sinusoid", "--search").exit_code == 2

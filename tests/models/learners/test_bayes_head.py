@@ -216,3 +216,15 @@ def test_a_batch_of_no_rows_changes_nothing() -> None:
     new, evidence = learner.update(meta, state, none, none)
     assert all(torch.equal(new[name], state[name]) for name in state)
     assert not evidence.joint.any()
+
+
+def test_warm_start_is_the_ridge_regression_that_moves_the_mean_it_is_given() -> None:
+    """Least squares on the rows and, one row a feature, on the given mean; from zero it is the plain regression."""
+    learner = BayesHead("regression", 3, 2, hidden=(), quadratic=2, tau_rows=(FAR,), challenger_tau_rows=FAR)
+    batch = rows(15, outputs=2, streams=1)
+    meta = {name: tensor.double() for name, tensor in learner.meta_init(torch.Generator()).items()}
+    phi, y = learner.features(meta, batch.x)[0].numpy(), batch.y[0].numpy()
+    for mean in (torch.zeros_like(meta["prior_mean"]), torch.ones_like(meta["prior_mean"])):
+        found = learner.warm_start({**meta, "prior_mean": mean}, batch)["prior_mean"]
+        system, answers = np.vstack([phi, np.eye(learner.width)]), np.vstack([y, mean.numpy()])
+        np.testing.assert_allclose(found.numpy(), np.linalg.lstsq(system, answers, rcond=None)[0], rtol=1e-6)
