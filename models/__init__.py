@@ -28,7 +28,7 @@ from models.tasks import (
 from models.tasks.sinusoid import Sinusoid, SinusoidEpisodes, SinusoidTasks
 from models.trainer import train_table, train_tasks
 from models.training import TrainingReport, TrainProgress, TrainSettings
-from models.types import Batch, FloatArray, Label, ModelSpec, Tensors, Value
+from models.types import Batch, Episode, FloatArray, Label, ModelSpec, Tensors, Value
 
 __all__ = [
     "LEARNERS",
@@ -38,6 +38,7 @@ __all__ = [
     "DataError",
     "Decision",
     "Engine",
+    "Episode",
     "Evaluation",
     "Feedback",
     "FloatArray",

@@ -11,7 +11,7 @@ from torch.nn.functional import one_hot
 
 from models.learners.base import EVERY_TASK
 from models.losses import cross_entropy, gaussian_nll, masked_mean, masked_sum, track_variance
-from models.networks import Mlp
+from models.networks import Network, network_of
 from models.types import Batch, Episode, Evidence, Predictive, TaskKind, Tensors
 
 CHUNK_ROWS = 64
@@ -51,6 +51,7 @@ class BayesHead:
         challenger_tau_rows: Forgetting time of the challenger, in rows.
         delay_rows: In meta-training, how many rows of the stream come before a label is known.
         noise_rate: Rate, per row, at which a stream's noise level is tracked (regression).
+        network: ``mlp``, or ``conv`` where the inputs are the pixels of a square image, ``hidden`` the blocks' filters.
 
     Reference:
         Harrison, Sharma, Pavone: Meta-learning priors for efficient online Bayesian regression (ALPaCA), 2018.
@@ -68,6 +69,7 @@ class BayesHead:
     challenger_tau_rows: float = 500.0
     delay_rows: int = 0
     noise_rate: float = 0.005
+    network: str = "mlp"
 
     @property
     def members(self) -> int:
@@ -92,11 +94,11 @@ class BayesHead:
     @property
     def width(self) -> int:
         """Number of features d: the body's, a constant and, with ``skip``, the inputs."""
-        return self.hidden[-1] + 1 + (self.inputs if self.skip else 0)
+        return self._body.width + 1 + (self.inputs if self.skip else 0)
 
     @property
-    def _body(self) -> Mlp:
-        return Mlp((self.inputs, *self.hidden), last="tanh", prefix="body_")
+    def _body(self) -> Network:
+        return network_of(self.network, self.inputs, self.hidden, last="tanh", prefix="body_")
 
     def meta_init(self, generator: torch.Generator) -> Tensors:
         """Draw the body, and a prior that expects little of every feature."""
