@@ -1,6 +1,7 @@
 """Omniglot's two small background sets: handwritten characters, read from their archives, and episodes of them."""
 
 import io
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
 
 from models import Batch, Episode
 
@@ -20,7 +22,10 @@ DRAWINGS = 20
 
 
 def read_alphabets(archive: Path) -> dict[str, Tensor]:
-    """Every alphabet's drawings, (characters, 20, 784): ink is 1 and paper 0, 105×105 pixels averaged down to 28×28.
+    """Every alphabet's drawings, (characters, 20, 784): ink is 1 and paper 0.
+
+    A drawing of 105×105 pixels is cut to its ink, put in the middle of a square a seventh wider than the longer side,
+    and averaged down to 28×28.
 
     Args:
         archive: One of Omniglot's zip files, ``set/alphabet/character/drawing.png`` inside.
@@ -47,8 +52,13 @@ def read_alphabets(archive: Path) -> dict[str, Tensor]:
 
 def _drawing(png: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(png)) as image:
-        grey = image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
-    return 1.0 - np.asarray(grey, dtype=np.float32).reshape(-1) / 255.0
+        ink = ImageOps.invert(image.convert("L"))
+    cut = ink.crop(ink.getbbox())
+    side = math.ceil(max(cut.size) * 8 / 7)
+    square = Image.new("L", (side, side))
+    square.paste(cut, ((side - cut.width) // 2, (side - cut.height) // 2))
+    small = square.resize((SIDE, SIDE), Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.float32).reshape(-1) / 255.0
 
 
 def unseen(test: Mapping[str, Tensor], training: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -61,10 +71,27 @@ def characters(alphabets: Mapping[str, Tensor], names: Sequence[str] | None = No
     return torch.cat([alphabets[name] for name in (sorted(alphabets) if names is None else names)])
 
 
-def with_rotations(drawings: Tensor) -> Tensor:
-    """Four classes of each: as drawn, and turned by 90, 180 and 270 degrees. (characters, 20, 784) to four times."""
+def with_rotations(drawings: Tensor, *, mirrored: bool = False) -> Tensor:
+    """Four classes of each: as drawn, and turned by 90, 180 and 270 degrees; if asked, four more of its mirror image.
+
+    (characters, 20, 784) to four or eight times as many.
+    """
     images = drawings.unflatten(-1, (SIDE, SIDE))
+    if mirrored:
+        images = torch.cat([images, images.flip(-1)])
     return torch.cat([images.rot90(turns, (-2, -1)).flatten(-2) for turns in range(4)])
+
+
+def warped(rows: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Each image (…, 784) under an affine map of its own, near the identity: as if drawn by yet another hand.
+
+    The map's four coefficients move by normal noise of standard deviation ``strength``, its shift by the same in units
+    of half the side.
+    """
+    images = rows.reshape(-1, 1, SIDE, SIDE)
+    noise = strength * torch.randn(len(images), 2, 3, generator=generator)
+    grid = affine_grid(torch.eye(2, 3) + noise, list(images.shape), align_corners=False)
+    return grid_sample(images, grid, align_corners=False).reshape(rows.shape)
 
 
 @dataclass(frozen=True)
@@ -79,6 +106,7 @@ class CharacterEpisodes:
         ways: Characters of a task.
         shots: Labelled drawings of each; a meta-batch draws one of these numbers.
         query: Drawings of each that are asked about, in random order.
+        warp: Strength of a random affine map of every drawing (``warped``); 0 leaves them as they are.
     """
 
     drawings: Tensor
@@ -86,6 +114,7 @@ class CharacterEpisodes:
     ways: int = 5
     shots: tuple[int, ...] = (1,)
     query: int = 5
+    warp: float = 0.0
 
     def __call__(self, generator: torch.Generator) -> Episode:
         """Draw a meta-batch."""
@@ -95,6 +124,8 @@ class CharacterEpisodes:
         chosen = lots.argsort(dim=1)[:, : self.ways, None]  # (T, ways, 1)
         which = torch.rand(self.tasks, self.ways, DRAWINGS, generator=generator).argsort(dim=2)[..., :count]
         x = self.drawings[chosen, which]  # (T, ways, count, 784)
+        if self.warp > 0.0:
+            x = warped(x, self.warp, generator)
         y = torch.arange(self.ways).view(1, -1, 1).expand(self.tasks, -1, count)
         support, query = (
             (x[:, :, part].flatten(1, 2), y[:, :, part].flatten(1)) for part in (slice(shots), slice(shots, None))

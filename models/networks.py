@@ -256,7 +256,7 @@ def network_of(
         raise ValueError(f"unknown network {kind!r}, choose one of {', '.join(NETWORKS)}")
     side = math.isqrt(inputs)
     if side**2 != inputs:
-        raise ValueError(f"the network conv takes the pixels of a square image, got {inputs} inputs, which is no square")
+        raise ValueError(f"the network conv takes a square image's pixels, and {inputs} inputs make no square")
     return Conv(side, 1 + context, tuple(hidden), outputs, activation=activation, prefix=prefix)
 
 
@@ -272,10 +272,11 @@ def convolve(x: Tensor, weight: Tensor) -> Tensor:
     """
     streams, rows = x.shape[:2]
     if weight.dim() == 4:  # noqa: PLR2004  # shared by the streams
-        return functional.conv2d(x.flatten(0, 1), weight, padding=1).unflatten(0, (streams, rows))
+        out = functional.conv2d(x.flatten(0, 1), weight, padding=1)
+        return out.view(streams, rows, *out.shape[1:])
     side_by_side = x.transpose(0, 1).flatten(1, 2)  # (B, S·in, H, W): a stream is a group of channels
     out = functional.conv2d(side_by_side, weight.flatten(0, 1), padding=1, groups=streams)
-    return out.unflatten(1, (streams, -1)).transpose(0, 1)
+    return out.view(rows, streams, weight.shape[1], *out.shape[2:]).transpose(0, 1)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

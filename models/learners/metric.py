@@ -28,10 +28,11 @@ _NORM_FLOOR = 1e-12  # under the square root, whose slope at zero is infinite
 class MetricLearner(ABC):
     """Class probabilities from similarities to what the window holds; one live member.
 
-    The embedding φ ends in tanh, or in a normalised block of a convolutional network, and scale and pseudo-counts are bounded, so that whatever the rows are, log
-    probabilities stay finite. Each class begins with a learned prototype that counts as some rows of the class: what
-    the meta-initialization says, and what is left of it where the window has no rows of a class. State is computed
-    from the window alone with every batch. The challenger is the meta-initialization.
+    The embedding φ ends in tanh, or in a normalised block of a convolutional network, and scale and pseudo-counts are
+    bounded, so that whatever the rows are, log probabilities stay finite. Each class begins with a learned prototype
+    that counts as some rows of the class: what the meta-initialization says, and what is left of it where the window
+    has no rows of a class. State is computed from the window alone with every batch. The challenger is the
+    meta-initialization.
 
     Attributes:
         task: ``classification``.
