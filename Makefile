@@ -19,7 +19,7 @@ IMAGE ?= acclimate
 CONTAINER ?= $(shell command -v docker || command -v podman)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check demo models benchmark sinusoid switching detection metatrain-speed crash loadtest image image-test clean
+.PHONY: help serve test check demo models benchmark sinusoid omniglot switching detection metatrain-speed crash loadtest image image-test clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r t d; do printf '%-15s %s\n' "$$t" "$$d"; done
@@ -65,6 +65,10 @@ benchmark: $(VENV)/.installed ## train with defaults and evaluate on real stream
 
 sinusoid: $(VENV)/.installed ## the sinusoid benchmark
 	@$(PY) -m loadtest.sinusoid $(ARGS)
+
+omniglot: $(VENV)/.installed ## few-shot characters; DATA=folder with Omniglot's two small background sets
+	@test -n "$(DATA)" || { echo "make omniglot needs DATA=DIR, a folder with images_background_small1.zip and …small2.zip" >&2; exit 2; }
+	@$(PY) -m loadtest.omniglot --data "$(DATA)" $(ARGS)
 
 switching: $(VENV)/.installed ## streams that switch: how far behind an oracle
 	@$(PY) -m loadtest.switching $(ARGS)

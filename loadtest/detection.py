@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from loadtest.sinusoid import machine
+from loadtest.fewshot import machine
 from loadtest.switching import bundled, prior, spec_of
 from models import (
     DETECTORS,

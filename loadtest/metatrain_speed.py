@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, mse_loss, relu
 
-from loadtest.sinusoid import machine
+from loadtest.fewshot import machine
 from models import LEARNERS, Episode, Learner, SinusoidEpisodes, Tensors, meta_train
 
 HIDDEN = (40, 40)

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from loadtest.sinusoid import METHODS, machine
+from loadtest.fewshot import machine
+from loadtest.sinusoid_methods import METHODS
 from models import (
     Batch,
     DetectorChoice,

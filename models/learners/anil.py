@@ -19,4 +19,4 @@ class Anil(Maml):
     @property
     def fast_names(self) -> tuple[str, ...]:
         """Weight and bias of the last layer."""
-        return self.network.names[-2:]
+        return self.net.names[-2:]

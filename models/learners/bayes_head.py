@@ -19,7 +19,7 @@ from models.losses import (
     student_t_log_density,
     track_variance,
 )
-from models.networks import Mlp
+from models.networks import Network, network_of
 from models.types import Batch, Episode, Evidence, Predictive, TaskKind, Tensors
 
 CHUNK_ROWS = 64
@@ -64,6 +64,7 @@ class BayesHead:
         delay_rows: In meta-training, how many rows of the stream come before a label is known.
         keeps: Positions of live members that an alarm leaves as they are.
         noise_rate: Rate, per row, at which a stream's noise level is tracked (regression).
+        network: ``mlp``, or ``conv`` where the inputs are the pixels of a square image, ``hidden`` the blocks' filters.
 
     Reference:
         Harrison, Sharma, Pavone: Meta-learning priors for efficient online Bayesian regression (ALPaCA), 2018.
@@ -85,6 +86,7 @@ class BayesHead:
     delay_rows: int = 0
     keeps: Sequence[int] = ()
     noise_rate: float = 0.005
+    network: str = "mlp"
 
     @property
     def members(self) -> int:
@@ -111,11 +113,12 @@ class BayesHead:
         """Number of features d: a constant, the body's, the start's and, with ``skip``, the inputs and products."""
         own = self.inputs - self.start_columns
         products = self.quadratic * (self.quadratic + 1) // 2
-        return 1 + (self.hidden[-1] if self.hidden else 0) + self.start_columns + (own if self.skip else 0) + products
+        body = self._body.width if self.hidden else 0
+        return 1 + body + self.start_columns + (own if self.skip else 0) + products
 
     @property
-    def _body(self) -> Mlp:
-        return Mlp((self.inputs, *self.hidden), last="tanh", prefix="body_")
+    def _body(self) -> Network:
+        return network_of(self.network, self.inputs, self.hidden, last="tanh", prefix="body_")
 
     def meta_init(self, generator: torch.Generator) -> Tensors:
         """Draw the body, and a prior that expects little of every feature."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from models.learners.maml import Maml
-from models.networks import Mlp
+from models.networks import Network, network_of
 from models.types import Tensors
 
 
@@ -31,14 +31,16 @@ class Cavia(Maml):
     context: int = 5
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.context < 1:
             raise ValueError(f"context must be 1 or more parameters, got {self.context}")
+        super().__post_init__()
 
     @property
-    def network(self) -> Mlp:
-        """The network, over inputs and context."""
-        return Mlp((self.inputs + self.context, *self.hidden, self.outputs), activation=self.activation)
+    def net(self) -> Network:
+        """The network, over inputs and context; of an image, each context parameter is a plane beside it."""
+        return network_of(
+            self.network, self.inputs, self.hidden, self.outputs, activation=self.activation, context=self.context
+        )
 
     @property
     def fast_names(self) -> tuple[str, ...]:
@@ -51,5 +53,7 @@ class Cavia(Maml):
 
     def apply(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """The network on each row with the context (context,) or (S, context) of its stream."""
-        context = tensors["context"].unsqueeze(-2).expand(*x.shape[:-1], self.context)  # (S, B, context)
-        return self.network.apply(tensors, torch.cat([x, context], dim=-1))
+        net = self.net
+        planes = tensors["context"].repeat_interleave(net.pixels, dim=-1)
+        planes = planes.unsqueeze(-2).expand(*x.shape[:-1], -1)  # (S, B, context·pixels)
+        return net.apply(tensors, torch.cat([x, planes], dim=-1))

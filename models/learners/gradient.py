@@ -15,7 +15,7 @@ from torch import Tensor
 from models import losses
 from models.learners.backprop import WRITTEN_OUT, loss_gradient
 from models.learners.base import EVERY_TASK
-from models.networks import Mlp, per_stream
+from models.networks import Mlp, Network, network_of, per_stream
 from models.types import Batch, Episode, Evidence, Predictive, TaskKind, Tensors
 
 _LEAST_VARIANCE = 1e-6
@@ -43,7 +43,8 @@ class GradientLearner(ABC):
         task: ``regression`` (squared error) or ``classification`` (cross-entropy).
         inputs: F.
         outputs: O outputs, or C classes.
-        hidden: Widths of the hidden layers.
+        hidden: Widths of the hidden layers, or filters of the blocks.
+        network: ``mlp``, or ``conv`` where the inputs are the pixels of a square image.
         activation: ``relu`` or ``tanh``.
         inner_lr: Rate of the inner steps, or where learned rates start.
         steps: Inner steps, in meta-training and when serving.
@@ -62,6 +63,7 @@ class GradientLearner(ABC):
     steps: int = 1
     first_order: bool = False
     gradient_clip: float = 100.0
+    network: str = "mlp"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))  # a list, when read from JSON
@@ -69,16 +71,17 @@ class GradientLearner(ABC):
             raise ValueError(f"steps must not be negative, got {self.steps}")
         if not (self.inner_lr > 0.0 and self.gradient_clip > 0.0):
             raise ValueError(f"inner_lr and gradient_clip must be above 0, got {self.inner_lr}, {self.gradient_clip}")
+        _ = self.net  # says what is wrong with it
 
     @property
-    def network(self) -> Mlp:
+    def net(self) -> Network:
         """The network that is adapted."""
-        return Mlp((self.inputs, *self.hidden, self.outputs), activation=self.activation)
+        return network_of(self.network, self.inputs, self.hidden, self.outputs, activation=self.activation)
 
     @property
     def fast_names(self) -> tuple[str, ...]:
         """Tensors that the inner steps move, each stream its own; all others are shared."""
-        return self.network.names
+        return self.net.names
 
     def start(self, meta: Tensors) -> Tensors:
         """The tensors ``fast_names`` before the first inner step, without a stream axis."""
@@ -86,7 +89,7 @@ class GradientLearner(ABC):
 
     def apply(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Outputs (S, B, O) for rows ``x`` (S, B, F), given shared and fast tensors together."""
-        return self.network.apply(tensors, x)
+        return self.net.apply(tensors, x)
 
     @property
     def members(self) -> int:
@@ -118,7 +121,7 @@ class GradientLearner(ABC):
 
     def meta_init(self, generator: torch.Generator) -> Tensors:
         """Draw the initialization; rates start at ``inner_lr``, and for regression the noise at one standard unit."""
-        meta = self.network.init(generator) | self.rates_init()
+        meta = self.net.init(generator) | self.rates_init()
         if self.task == "regression":
             meta["free_noise"] = torch.zeros(self.outputs)
             meta["free_spread"] = torch.zeros(self.outputs)
@@ -223,9 +226,10 @@ class GradientLearner(ABC):
 
     def _gradient(self, meta: Tensors, fast: Tensors, batch: Batch, *, differentiable: bool) -> Tensors:
         """Clipped gradient of each stream's loss. The losses are independent, so their sum gives all gradients."""
-        if self.fast_names == self.network.names and self.activation in WRITTEN_OUT:
+        net = self.net
+        if isinstance(net, Mlp) and self.fast_names == net.names and self.activation in WRITTEN_OUT:
             with torch.set_grad_enabled(differentiable and not self.first_order):
-                gradient = loss_gradient(self.network, self.task, fast, batch)
+                gradient = loss_gradient(net, self.task, fast, batch)
             return self._guarded(gradient, differentiable=differentiable)
         with torch.enable_grad():
             if not differentiable:

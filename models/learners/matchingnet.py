@@ -39,7 +39,7 @@ class MatchingNet(MetricLearner):
         order = support.mask.to(torch.int8).argsort(dim=1, stable=True)[:, -self.memory_rows :]  # (S, ≤ R)
         x = support.x.gather(1, order.unsqueeze(-1).expand(-1, -1, self.inputs))
         there = support.mask.gather(1, order)
-        keys = torch.where(there.unsqueeze(-1), self.network.apply(meta, x), 0.0)
+        keys = torch.where(there.unsqueeze(-1), self.net.apply(meta, x), 0.0)
         labels = torch.where(there, support.y.gather(1, order), 0)
         empty = self.memory_rows - order.shape[1]
         return {

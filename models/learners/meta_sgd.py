@@ -21,9 +21,9 @@ class MetaSgd(GradientLearner):
 
     def rates_init(self) -> Tensors:
         """``free_rate_…``, one for each tensor of the network, of its shape."""
-        shapes = self.network.init(torch.Generator())
+        shapes = self.net.init(torch.Generator())
         return {f"free_rate_{name}": torch.zeros_like(tensor) for name, tensor in shapes.items()}
 
     def rates(self, meta: Tensors, step: int) -> Mapping[str, Tensor]:  # noqa: ARG002  # the same at every step
         """A rate for each parameter."""
-        return {name: bounded(self.inner_lr, meta[f"free_rate_{name}"]) for name in self.network.names}
+        return {name: bounded(self.inner_lr, meta[f"free_rate_{name}"]) for name in self.net.names}

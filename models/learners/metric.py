@@ -15,7 +15,7 @@ from torch import Tensor
 from models import losses
 from models.errors import InputError
 from models.learners.bounded import bounded
-from models.networks import Mlp
+from models.networks import Network, network_of
 from models.types import Batch, Episode, Evidence, Predictive, TaskKind, Tensors
 
 DISTANCES = ("cosine", "squared_euclidean")
@@ -28,17 +28,19 @@ _NORM_FLOOR = 1e-12  # under the square root, whose slope at zero is infinite
 class MetricLearner(ABC):
     """Class probabilities from similarities to what the window holds; one live member.
 
-    The embedding φ ends in tanh, and scale and pseudo-counts are bounded, so that whatever the rows are, log
-    probabilities stay finite. Each class begins with a learned prototype that counts as some rows of the class: what
-    the meta-initialization says, and what is left of it where the window has no rows of a class. State is computed
-    from the window alone with every batch. The challenger is the meta-initialization.
+    The embedding φ ends in tanh, or in a normalised block of a convolutional network, and scale and pseudo-counts are
+    bounded, so that whatever the rows are, log probabilities stay finite. Each class begins with a learned prototype
+    that counts as some rows of the class: what the meta-initialization says, and what is left of it where the window
+    has no rows of a class. State is computed from the window alone with every batch. The challenger is the
+    meta-initialization.
 
     Attributes:
         task: ``classification``.
         inputs: F.
         outputs: C classes.
-        hidden: Widths of the embedding's layers; the last is d.
+        hidden: Widths of the embedding's layers, the last is d; or filters of the blocks.
         distance: ``squared_euclidean`` or ``cosine``, which trains less well.
+        network: ``mlp``, or ``conv`` where the inputs are the pixels of a square image.
     """
 
     tasks: ClassVar[frozenset[TaskKind]] = frozenset({"classification"})
@@ -48,6 +50,7 @@ class MetricLearner(ABC):
     outputs: int
     hidden: Sequence[int] = (64, 32)
     distance: str = "squared_euclidean"
+    network: str = "mlp"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))  # a list, when read from JSON
@@ -56,16 +59,17 @@ class MetricLearner(ABC):
             raise InputError(("task",), f"{name} does {', '.join(self.tasks)} only, got {self.task}")
         if self.distance not in DISTANCES:
             raise ValueError(f"unknown distance {self.distance!r}, choose one of {', '.join(DISTANCES)}")
+        _ = self.net  # says what is wrong with it
 
     @property
-    def network(self) -> Mlp:
+    def net(self) -> Network:
         """The embedding."""
-        return Mlp((self.inputs, *self.hidden), last="tanh")
+        return network_of(self.network, self.inputs, self.hidden, last="tanh")
 
     @property
     def width(self) -> int:
         """Width d of the embedding."""
-        return self.hidden[-1]
+        return self.net.width
 
     @property
     def members(self) -> int:
@@ -97,7 +101,7 @@ class MetricLearner(ABC):
 
     def meta_init(self, generator: torch.Generator) -> Tensors:
         """Draw the embedding; prior prototypes are zero, which leaves all classes as likely."""
-        meta = self.network.init(generator)
+        meta = self.net.init(generator)
         meta["prior"] = torch.zeros(self.outputs, self.width)
         meta["free_rows"] = torch.zeros(self.outputs)
         meta["free_scale"] = torch.zeros(())
@@ -118,7 +122,7 @@ class MetricLearner(ABC):
     @torch.no_grad()
     def predict(self, meta: Tensors, state: Tensors, x: Tensor) -> Predictive:
         """Log probabilities given the window, then by the initialization alone."""
-        phi = self.network.apply(meta, x)
+        phi = self.net.apply(meta, x)
         fresh = self.init(meta, x.shape[0])
         each = [self.log_probabilities(meta, one, phi) for one in (state, fresh)]
         return Predictive(torch.stack(each, dim=1), phi.new_empty(0))
@@ -146,7 +150,7 @@ class MetricLearner(ABC):
         """
         del progress
         query = episode.query
-        phi = self.network.apply(meta, query.x)
+        phi = self.net.apply(meta, query.x)
         total = phi.new_zeros(())
         for state in (self.support_state(meta, episode.support), self.init(meta, query.x.shape[0])):
             rows = losses.cross_entropy(self.log_probabilities(meta, state, phi), query.y)

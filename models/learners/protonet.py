@@ -23,7 +23,7 @@ class ProtoNet(MetricLearner):
 
     def support_state(self, meta: Tensors, support: Batch) -> Tensors:
         """``prototypes`` (S, C, d)."""
-        phi = self.network.apply(meta, support.x)
+        phi = self.net.apply(meta, support.x)
         phi = torch.where(support.mask.unsqueeze(-1), phi, 0.0)
         member = one_hot(support.y, self.outputs).to(phi.dtype) * support.mask.unsqueeze(-1)  # (S, B, C)
         prior_rows = self.prior_rows(meta).unsqueeze(-1)  # (C, 1)

@@ -21,12 +21,13 @@ class Subject(NamedTuple):
     classify: bool
     outputs: int
     meta: Tensors
+    inputs: int = INPUTS
 
 
 def rows(subject: Subject, streams: int, count: int, seed: int, *, ragged: bool = False) -> Batch:
     """Random labelled rows; ragged ones have 1 to ``count`` rows a stream, the first stream all of them."""
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(streams, count, INPUTS, generator=generator)
+    x = torch.randn(streams, count, subject.inputs, generator=generator)
     if subject.classify:
         y = torch.randint(0, subject.outputs, (streams, count), generator=generator)
     else:

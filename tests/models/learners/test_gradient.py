@@ -27,7 +27,7 @@ def test_first_order_treats_inner_gradients_as_constants(name: str) -> None:
     learner = replace(TINY[name], first_order=True)
     vector, meta = tiny_point(learner)
     _, layout = flatten(meta)
-    episode, names = tiny_episode(learner), learner.network.names
+    episode, names = tiny_episode(learner), learner.net.names
 
     def detached(at: Tensor) -> Tensor:
         here = unflatten(at, layout)
@@ -58,9 +58,9 @@ def test_noise_model_does_not_move_the_initialization() -> None:
     leaf, episode = vector.clone().requires_grad_(), tiny_episode(learner)
     here = unflatten(leaf, layout)
     total = torch.autograd.grad(learner.meta_loss(here, episode), list(here.values()))
-    query = torch.autograd.grad(learner.query_loss(here, episode), [here[name] for name in learner.network.names])
+    query = torch.autograd.grad(learner.query_loss(here, episode), [here[name] for name in learner.net.names])
     by_name = dict(zip(here, total, strict=True))
-    assert all(torch.equal(by_name[name], g) for name, g in zip(learner.network.names, query, strict=True))
+    assert all(torch.equal(by_name[name], g) for name, g in zip(learner.net.names, query, strict=True))
     assert all(bool(by_name[name].any()) for name in ("free_noise", "free_spread", "free_rows"))
 
 
@@ -85,7 +85,7 @@ def test_an_infinite_label_of_one_stream_leaves_the_others_alone() -> None:
     batch.y[0, 2] = torch.inf
     adapted = learner.adapt(meta, batch)
     alone = learner.adapt(meta, Batch(*(tensor[1:] for tensor in batch)))
-    for name in learner.network.names:
+    for name in learner.net.names:
         assert torch.equal(adapted[name][0], meta[name])
         assert torch.allclose(adapted[name][1:], alone[name], atol=1e-7)
 
@@ -121,7 +121,7 @@ def test_serving_starts_from_the_initialization_every_time() -> None:
     used, _ = learner.update(meta, fresh, rows(2, 5, 1), rows(2, 9, 2))
     once, _ = learner.update(meta, fresh, rows(2, 5, 3), rows(2, 9, 4))
     twice, _ = learner.update(meta, used, rows(2, 5, 3), rows(2, 9, 4))
-    assert all(torch.equal(once[name], twice[name]) for name in (*learner.network.names, "rows"))
+    assert all(torch.equal(once[name], twice[name]) for name in (*learner.net.names, "rows"))
     assert torch.equal(once["rows"], torch.full((2,), 9.0))
 
 

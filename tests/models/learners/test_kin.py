@@ -60,7 +60,7 @@ def test_reptile_moves_from_the_initialization_to_where_the_steps_lead() -> None
     episode = tiny_episode(learner)
     leaf = vector.clone().requires_grad_()
     meta = unflatten(leaf, layout)
-    names = learner.network.names
+    names = learner.net.names
     gradient = torch.autograd.grad(learner.query_loss(meta, episode), [meta[name] for name in names])
     led = []
     for task in range(3):

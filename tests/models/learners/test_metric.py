@@ -125,7 +125,7 @@ def test_log_probabilities_and_gradients_stay_finite(
     rows = labelled(2, 7, classes=2)
     window, x = rows._replace(x=1e4 * rows.x.float()), -1e4 * labelled(2, 5, seed=1).x.float()
     state = learner.support_state(meta, window)
-    log_p = learner.log_probabilities(meta, state, learner.network.apply(meta, x))
+    log_p = learner.log_probabilities(meta, state, learner.net.apply(meta, x))
     assert bool(log_p.isfinite().all())
     gradients = torch.autograd.grad(log_p.sum(), list(meta.values()), allow_unused=True)
     assert all(gradient is None or bool(gradient.isfinite().all()) for gradient in gradients)
