@@ -34,7 +34,8 @@ def test_documented_figures_are_the_measured_ones() -> None:
     docs = Path(__file__).parents[2] / "docs"
     page = (docs / "benchmarks.md").read_text("utf-8")
     methods = json.loads((docs / "benchmarks" / "sinusoid.json").read_text("utf-8"))["methods"]
-    assert methods.keys() == METHODS.keys()
+    assert methods.keys() <= METHODS.keys()
+    assert methods
     for name, found in methods.items():
         for unit, columns in (("shots", ("5", "10", "20")), ("steps", tuple(found["mse"]["steps"]))):
             assert not columns or f"| {found['title']} | {' | '.join(cells(found, unit, columns))} |" in page
