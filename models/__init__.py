@@ -3,7 +3,7 @@
 Nothing here knows HTTP, clocks, threads of others or where files lie.
 """
 
-from models.adaptation import Observation, Plan, step
+from models.adaptation import Observation, step
 from models.adaptation import init as init_state
 from models.answers import Decision, Outcome, Prediction, Status
 from models.bundle import Model, read_bundle, write_bundle
@@ -18,6 +18,7 @@ from models.lockstep import events
 from models.memory import Rows
 from models.metatrain import Progress as MetaProgress
 from models.metatrain import meta_train
+from models.plan import Plan
 from models.prequential import Report, prequential, row_losses
 from models.scores import Alarm, Run, Scores, default_window, rolling_score, score_rows, summarise, summarise_streams
 from models.stream_config import StreamConfig

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from models.adaptation import Decisions, Observation
+from models.adaptation import Observation
 from models.combination import LEVELS, reach_of
+from models.readaptation import Decisions
 from models.targets import from_scale, label_std, log_slope
 from models.types import FloatArray, Label, ModelSpec, Predictive, Tensors
 

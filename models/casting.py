@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from models import adaptation, combination, committee
-from models.adaptation import Plan
 from models.bundle import Model
 from models.combination import evidence_of
 from models.features import encode_rows, standardise
 from models.memory import Rows
+from models.plan import Plan
 from models.start import PREFIX
 from models.targets import encode_targets, from_scale, to_scale
 from models.tasks.episodes import label_vectors, lag_values, own_delay

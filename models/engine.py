@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from models import adaptation, combination
-from models.adaptation import Decisions, Plan
 from models.answers import Decision, Outcome, Prediction, Status, answers_of, outcomes_of, scores_of, statuses
 from models.bundle import Model
 from models.features import encode_rows, lag_columns, standardise
 from models.memory import Rows, lags_now
+from models.plan import Plan
+from models.readaptation import Decisions
 from models.slab import Slab
 from models.stream_config import StreamConfig, configure
 from models.targets import encode_targets, to_scale

@@ -8,13 +8,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from models.adaptation import Plan, predict_initial
+from models.adaptation import predict_initial
 from models.answers import Outcome, Prediction
 from models.bundle import Model
 from models.committee import row_nll
 from models.engine import Engine, Feedback
 from models.features import lag_columns, standardise
 from models.lockstep import LANES, PREDICT_ROWS, Event, Progress, run
+from models.plan import Plan
 from models.scores import Alarm, Run, Scores, score_rows, summarise
 from models.targets import from_scale, log_slope, to_scale
 from models.tasks.table import IntArray, Mask, Table

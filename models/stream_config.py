@@ -3,9 +3,9 @@
 from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
-from models.adaptation import Plan
 from models.detectors import DETECTORS
 from models.errors import InputError
+from models.plan import Plan
 from models.types import DetectorChoice, ModelSpec
 
 WINDOW_ROWS_MAX = 10_000

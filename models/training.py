@@ -9,15 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.adaptation import Plan
 from models.boosting import FOLDS, Boosting, cross_fitted, fit_trees
 from models.bundle import Model
 from models.engine import Engine
 from models.errors import DataError
+from models.experts import part
 from models.features import encode_rows, standardise
 from models.journal import Journal, kept
 from models.learners import Learner
 from models.metatrain import Checkpoint, Keep, Progress, Source, Trained, meta_train
+from models.plan import Plan
 from models.prequential import Report, prequential
 from models.start import PREFIX, link
 from models.targets import encode_targets, to_scale
@@ -189,7 +190,7 @@ def fit(
             x=data.x[:, : learner.inputs], start_columns=data.start_columns * spec.experts[position].on_start
         )
         limit = 0 if interrupted else most  # after Ctrl-C the rest starts where it begins
-        own = None if given is None else own_tensors(given, name)
+        own = None if given is None else part(given, name)
         trained = _fit_expert(learner, seen, split, settings, seconds / len(learners), limit, follow, own)
         meta |= {f"{name}.{key}": value for key, value in trained.meta.items()}
         done[name] = trained.best_iteration
@@ -201,12 +202,6 @@ def fit(
     if settings.journal is not None:
         settings.journal.latest = fitted.model
     return fitted
-
-
-def own_tensors(meta: Tensors, expert: str) -> Tensors:
-    """An expert's tensors of a model's, under the names that its learner knows."""
-    prefix = f"{expert}."
-    return {name.removeprefix(prefix): tensor for name, tensor in meta.items() if name.startswith(prefix)}
 
 
 def _fit_expert(

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from models import Engine, Model
-from models.adaptation import Plan
+from models.plan import Plan
 from models.tasks import Table, read_table
 from models.types import Expert, Feature, Lags, ModelSpec, Target
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from models import adaptation
-from models.adaptation import Decisions, Plan
 from models.memory import Rows, lags_now
+from models.plan import Plan
+from models.readaptation import Decisions
 from models.types import DetectorChoice, Expert, Feature, Lags, ModelSpec, Target, Tensors
 
 HEAD = Expert("head", "bayes_head", {"hidden": (8, 4), "tau_rows": (50.0, 400.0)})

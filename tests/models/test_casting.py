@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from models import Engine, Model, TrainProgress, TrainSettings, read_bundle, train_table, write_bundle
-from models.adaptation import Plan
 from models.casting import Audition, audition, cast_members, error_of
 from models.committee import init_weights, update_weights
+from models.plan import Plan
 from models.selection import candidates
 from models.trainer import _base_spec
 from models.training import fit, split_table, with_start

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from models import StreamConfig, adaptation
-from models.adaptation import Plan
 from models.errors import InputError
 from models.learners.bayes_head import BayesHead
 from models.memory import Rows
+from models.plan import Plan
 from models.stream_config import configure
 from models.types import DetectorChoice, Expert, Feature, ModelSpec, Target, Tensors
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from models import TrainSettings, read_bundle, write_bundle
-from models.adaptation import Plan, init, predict
+from models.adaptation import init, predict
 from models.features import lag_columns
+from models.plan import Plan
 from models.selection import candidates
 from models.start import PREFIX, link
 from models.tasks.table import Table

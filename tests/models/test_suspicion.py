@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from models import adaptation, suspicion
-from models.adaptation import Plan
 from models.memory import Rows
+from models.plan import Plan
 from models.types import DetectorChoice, Expert, Feature, ModelSpec, Target, Tensors
 
 SPEC = ModelSpec(

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from models import Batch, Engine, Episode, Feedback, Model, meta_train, read_bundle, write_bundle
-from models.adaptation import Plan
 from models.learners import LEARNERS
+from models.plan import Plan
 from models.types import DetectorChoice, Expert, Feature, ModelSpec, Target
 
 SIDE, WAYS = 8, 3

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models import Engine, Feedback, Model
-from models.adaptation import Plan
+from models.plan import Plan
 from models.targets import encode_targets, to_scale
 from models.tasks import Table, read_table
 from models.tasks.episodes import (

@@ -1,0 +1,90 @@
+"""All experts of a committee as one: their members joined, and each one's own part of a flat dict of tensors."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from models.learners import KeepsPosteriors, Learner
+from models.plan import Plan
+from models.types import Batch, Evidence, Predictive, Tensors
+
+
+def members_of(plan: Plan, meta: Tensors, state: Tensors, x: Tensor) -> Predictive:
+    """All live members' distributions, the first expert's challenger last."""
+    return _joined(
+        [
+            learner.predict(part(meta, name), part(state, name), x[..., : learner.inputs])
+            for name, learner in plan.learners.items()
+        ]
+    )
+
+
+def learn_all(plan: Plan, meta: Tensors, state: Tensors, new: Tensors, batch: Batch, window: Batch) -> Evidence:
+    """Update every expert into ``new``; the evidence of all live members, the first expert's challenger last."""
+    found = []
+    for name, learner in plan.learners.items():
+        rows, held = seen_by(learner, batch), seen_by(learner, window)
+        moved, evidence = learner.update(part(meta, name), part(state, name), rows, held)
+        new |= prefixed(name, moved)
+        found.append(evidence)
+    if len(found) == 1:
+        return found[0]
+    return Evidence(
+        _challenger_last([each.joint for each in found]),
+        _challenger_last([each.robust for each in found]),
+        _joined([each.predictive for each in found]),
+    )
+
+
+def fresh_start(plan: Plan, meta: Tensors, state: Tensors, x: Tensor) -> Predictive:
+    """The first expert's fresh start as one more member (S, 1, B, ·)."""
+    name = next(iter(plan.learners))
+    one, own = _anew(plan, meta, state, name)
+    return one.predict(part(meta, name), own, x[..., : one.inputs])
+
+
+def learn_anew(plan: Plan, meta: Tensors, state: Tensors, name: str, batch: Batch) -> tuple[Tensors, Evidence]:
+    """What such a start is after the batch, and how well it had foreseen it: one member."""
+    one, own = _anew(plan, meta, state, name)
+    rows = seen_by(one, batch)
+    return one.update(part(meta, name), own, rows, rows)
+
+
+def _anew(plan: Plan, meta: Tensors, state: Tensors, name: str) -> tuple[Learner, Tensors]:
+    """An expert's start that no row has been learned from, at each stream's own noise."""
+    learner = plan.learners[name]
+    if not isinstance(learner, KeepsPosteriors):
+        raise TypeError(f"expert {name} cannot start anew beside its challenger")
+    return learner.anew(part(meta, name), part(state, name))
+
+
+def seen_by(learner: Learner, batch: Batch) -> Batch:
+    """The batch with the inputs that the learner takes: the start's answer comes last."""
+    return batch._replace(x=batch.x[..., : learner.inputs])
+
+
+def _joined(parts: Sequence[Predictive]) -> Predictive:
+    if len(parts) == 1:
+        return parts[0]
+    var = parts[0].var
+    return Predictive(
+        _challenger_last([part.mean for part in parts]),
+        _challenger_last([part.var for part in parts]) if var.numel() else var,
+    )
+
+
+def _challenger_last(parts: Sequence[Tensor]) -> Tensor:
+    """Join members of several experts (S, M, …): all live ones, then the first expert's challenger."""
+    return torch.cat([*(part[:, :-1] for part in parts), parts[0][:, -1:]], dim=1)
+
+
+def part(tensors: Tensors, name: str) -> Tensors:
+    """One expert's own tensors of a flat dict, under the names that its learner knows."""
+    prefix = f"{name}."
+    return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def prefixed(name: str, tensors: Tensors) -> Tensors:
+    """The inverse of ``part``."""
+    return {f"{name}.{key}": value for key, value in tensors.items()}
