@@ -56,7 +56,7 @@ def init(plan: Plan, meta: Tensors, streams: int) -> Tensors:
     spec = plan.spec
     state: Tensors = {
         **init_standardiser(spec, streams),
-        "weights": committee.init_weights(streams, plan.members),
+        "weights": committee.init_weights(streams, plan.members, spec.weights),
         **suspicion.init_suspicion(streams),
         **combination.init_combination(spec, streams, plan.members),
         **init_memory(spec, streams, window_rows=spec.window_rows if plan.keeps_window else 0),
@@ -97,7 +97,7 @@ def _live(members: Predictive) -> Predictive:
 def initial_state(plan: Plan, meta: Tensors) -> Tensors:
     """What ``predict`` needs of a state, for one stream at the meta-initialization."""
     fresh = init_standardiser(plan.spec, 1)
-    fresh |= {"weights": committee.init_weights(1, plan.members), **suspicion.init_suspicion(1)}
+    fresh |= {"weights": committee.init_weights(1, plan.members, plan.spec.weights), **suspicion.init_suspicion(1)}
     for name, learner in plan.learners.items():
         fresh |= prefixed(name, learner.init(part(meta, name), 1))
     return fresh

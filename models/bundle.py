@@ -119,6 +119,7 @@ def _spec(header: dict[str, Any]) -> ModelSpec:
         start=header.get("start", ""),
         delay_rows=float(header.get("delay_rows", 0.0)),
         stacked=bool(header.get("stacked", False)),
+        weights=tuple(header.get("weights", ())),
         provenance=dict(header["provenance"]),
     )
 

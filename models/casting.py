@@ -16,6 +16,7 @@ from models import adaptation, combination, committee
 from models.bundle import Model
 from models.combination import evidence_of
 from models.features import encode_rows, standardise
+from models.learners import BayesHead, Learner
 from models.memory import Rows
 from models.plan import Plan
 from models.start import PREFIX
@@ -31,10 +32,17 @@ SHARES = (0.01, 0.001)
 """Fixed shares that are tried."""
 GAIN_MIN = 0.003
 """A further member must lower the error by this share of it."""
-MEMBERS_MAX = 6
+ASKED_FOR_MAX = 6
+MEMBERS_MAX = 16
+NUMBERS_MAX = 400_000
+"""Most numbers of a stream's state that all members take together: 1.6 MB in float32."""
 HEDGE = 3.0
-"""The best member of an expert that would be left out stays if its error is at most this many times the least: what is
-best on the held-out rows need not be best later, and the weights can tell then."""
+"""A member that is not asked for may stay if its error is at most this many times the least."""
+STACK_WORSE_MAX = 1.01
+"""The correction stays unless it makes the held-out error worse by more than this factor: later rows teach it more."""
+COLD_ROWS = 20
+"""Rows of a stretch that say whom to believe at first."""
+EM_ROUNDS = 50
 
 
 class Audition(NamedTuple):
@@ -61,9 +69,9 @@ def stretches_of(split: Split) -> list[tuple[IntArray, int]]:
     """Held-out stretches: indices of rows in time order, and how many of the first only lead in."""
     alone = len(split.judge) == 1
     found = []
-    for before, places in zip(split.learn, split.judge, strict=False):
+    for places in split.judge:
         for start in range(0, len(places), SEGMENT_ROWS):
-            lead = np.concatenate([before, places[:start]])[-CONTEXT_ROWS:] if alone else places[:0]
+            lead = np.concatenate([*split.learn, places[:start]])[-CONTEXT_ROWS:] if alone else places[:0]
             found.append((np.concatenate([lead, places[start : start + SEGMENT_ROWS]]), len(lead)))
     return found
 
@@ -165,35 +173,87 @@ def _error(spec: ModelSpec, heard: Audition, served: FloatArray) -> float:
 
 
 def cast_members(model: Model, split: Split, choices: list[str]) -> Model:
-    """Keep the members that the held-out rows ask for, added one by one while the error falls."""
+    """Keep the members that the held-out rows ask for, and others as a hedge while there is room.
+
+    Members are added one by one while the error falls. What is best on the held-out rows need not be best later, and
+    online weights can tell then: so experts take turns to add their next best member.
+    """
     spec = model.spec
     heard = audition(model, split)
-    names = [(e, k) for e, learner in enumerate(Plan.of(spec).learners.values()) for k in range(learner.members)]
+    learners = list(Plan.of(spec).learners.values())
+    names = [(e, k) for e, learner in enumerate(learners) for k in range(learner.members)]
     alone = [error_of(spec, heard, [m], SHARES[0]) for m in range(len(names))]
-    chosen, best, share = [int(np.argmin(alone))], min(alone), SHARES[0]
-    while len(chosen) < min(MEMBERS_MAX, len(names)):
-        others = [m for m in range(len(names)) if m not in chosen]
-        tried = {(m, s): error_of(spec, heard, [*chosen, m], s) for m in others for s in SHARES}
-        (member, found), error = min(tried.items(), key=lambda item: item[1])
-        if error > (1 - GAIN_MIN) * best:
-            break
-        chosen, best, share = [*chosen, member], error, found
-    for expert in range(len(spec.experts)):
-        own = [m for m, (at, _) in enumerate(names) if at == expert]
-        second = min(own, key=lambda m: alone[m])
-        if not set(own) & set(chosen) and alone[second] <= HEDGE * min(alone):
-            chosen.append(second)
-    plain, corrected = (rate(spec, heard, chosen, share) for rate in (error_of, stacked_error))
-    kept = sorted(chosen)
+    chosen = _asked_for(spec, heard, alone)
+    sizes = [_numbers(learners[expert]) for expert, _ in names]
+    kept = sorted(_hedged(chosen, alone, [expert for expert, _ in names], sizes))
+    plain = {share: error_of(spec, heard, kept, share) for share in SHARES}
+    corrected = {share: stacked_error(spec, heard, kept, share) for share in SHARES}
+    share = min(SHARES, key=lambda each: corrected[each])
+    weights = cold_weights(model, split, kept)
     measure = "log loss" if spec.task == "classification" else "error"
-    described = ", ".join(_described(spec, *names[m], alone[m]) for m in kept)
-    choices.append(f"committee: {described}; together {plain:.4g} (held-out {measure}), fixed share {share:g}")
-    stacked = corrected < plain
-    choices.append(f"stacked: {'yes' if stacked else 'no'} (held-out {measure} with correction {corrected:.4g})")
+    described = "; ".join(
+        f"{_described(spec, *names[m], alone[m])}, first weight {weight:.2g}"
+        for m, weight in zip(kept, weights, strict=True)
+    )
+    choices.append(f"committee: {described}; together {plain[share]:.4g} (held-out {measure}), fixed share {share:g}")
+    stacked = corrected[share] <= STACK_WORSE_MAX * plain[share]
+    choices.append(f"stacked: {'yes' if stacked else 'no'} (held-out {measure} with correction {corrected[share]:.4g})")
     pruned = _pruned(spec, [names[m] for m in kept])
     uses = {expert.name for expert in pruned.experts} | ({PREFIX[:-1]} if pruned.start else set())
     meta = {key: value for key, value in model.meta.items() if key.split(".", 1)[0] in uses}
-    return Model(replace(pruned, share=share, stacked=stacked), meta)
+    return Model(replace(pruned, share=share, stacked=stacked, weights=weights), meta)
+
+
+def _asked_for(spec: ModelSpec, heard: Audition, alone: Sequence[float]) -> list[int]:
+    """Members by greedy choice: each the one that lowers the committee's error most, while one does."""
+    chosen, best = [int(np.argmin(alone))], min(alone)
+    while len(chosen) < min(ASKED_FOR_MAX, len(alone)):
+        others = [m for m in range(len(alone)) if m not in chosen]
+        tried = {(m, s): error_of(spec, heard, [*chosen, m], s) for m in others for s in SHARES}
+        (member, _), error = min(tried.items(), key=lambda item: item[1])
+        if error > (1 - GAIN_MIN) * best:
+            break
+        chosen, best = [*chosen, member], error
+    return chosen
+
+
+def _hedged(
+    chosen: Sequence[int], alone: Sequence[float], experts: Sequence[int], sizes: Sequence[int]
+) -> Sequence[int]:
+    """The chosen and, expert by expert in turn, the next best of the others that the limits leave room for."""
+    kept = list(chosen)
+    waiting = [m for m in np.argsort(alone).tolist() if m not in kept and alone[m] <= HEDGE * min(alone)]
+    while waiting and len(kept) < MEMBERS_MAX:
+        turns = [sum(experts[m] == experts[other] for other in kept) for m in waiting]
+        member = waiting.pop(turns.index(min(turns)))
+        if sum(sizes[m] for m in [*kept, member]) <= NUMBERS_MAX:
+            kept.append(member)
+    return kept
+
+
+def _numbers(learner: Learner) -> int:
+    """Numbers of a stream's state that one member takes."""
+    return learner.width * (learner.width + learner.outputs) if isinstance(learner, BayesHead) else 0
+
+
+@torch.no_grad()
+def cold_weights(model: Model, split: Split, kept: Sequence[int]) -> tuple[float, ...]:
+    """How much to believe each member before a stream has shown anything.
+
+    Held-out stretches start cold; the weights are those of a mixture of members that makes the first rows of all
+    stretches likeliest (expectation maximisation, with one pseudo-stretch spread evenly).
+    """
+    spec, segments = replace(model.spec, weights=()), split.segments
+    starts = [np.flatnonzero(segments.streams == code)[:COLD_ROWS] for code in range(len(segments.stream_names))]
+    cold = split._replace(table=segments, learn=[], judge=starts)
+    heard = audition(Model(spec, model.meta), cold)
+    likely = np.where(heard.scored[..., None], heard.evidence[..., kept], 0.0).sum(1)  # (N, members)
+    weights = np.full(len(kept), 1 / len(kept))
+    for _ in range(EM_ROUNDS):
+        posterior = weights * np.exp(likely - likely.max(1, keepdims=True))
+        posterior /= posterior.sum(1, keepdims=True)
+        weights = (posterior.sum(0) + 1 / len(kept)) / (len(posterior) + 1)
+    return tuple(float(each) for each in weights)
 
 
 def _described(spec: ModelSpec, expert: int, member: int, error: float) -> str:

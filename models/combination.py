@@ -2,9 +2,10 @@
 
 Numbers are *stacked*: a small Bayesian head learns, per stream and output, how the mixture's error follows from each
 member's deviation from the mixture and from the errors before (Wolpert 1992; here recursive, with reversion to zero).
-Classes are *pooled*: the served log probabilities are a weighted sum of the members' and the mixture's, the weights
-learned by online gradient descent on the log loss, so that a member can be sharpened, blunted or left out (logarithmic
-opinion pool). The mixture alone is where both start and what both revert to. Intervals are widened or narrowed until
+Classes are *pooled*: the served log probabilities are a weighted sum of the mixture's and of the members' deviations
+from it (logarithmic opinion pool), so that what is said can be sharpened, blunted, or moved towards a member. The
+weights have a Gaussian posterior, moved by one Newton step on the log loss a row with the Fisher information in place
+of the Hessian. The mixture alone is where both start and what both revert to. Intervals are widened or narrowed until
 they hold what they promise: for a grid of levels the quantile of the standardised error is tracked online (Gibbs,
 Candès: Adaptive conformal inference under distribution shift, 2021).
 
@@ -13,7 +14,8 @@ would say just before they learn flatters those that forget fast.
 
 State of a stream: ``combination.W`` (S, O, d, 1) and ``combination.P`` (S, O, d, d), the head; ``combination.errors``
 (S, O, R), running means of the mixture's error; ``combination.reach`` (S, O, Q), log ratios to a normal's quantiles;
-for classes ``combination.pool`` (S, M + 1), weights of the members and the mixture.
+for classes ``combination.pool`` (S, M + 1), weights of the members and the mixture, and ``combination.pool_P``
+(S, M + 1, M + 1), their covariance.
 """
 
 import math
@@ -37,7 +39,8 @@ STACK_VARIANCE = 0.03
 STACK_TAU_ROWS = 3000.0
 CORRECTION_MAX = 3.0
 """The mixture is corrected by at most this many of its own standard deviations."""
-POOL_RATE = 0.003
+POOL_VARIANCE, POOL_MIXTURE_VARIANCE = 0.01, 0.3
+"""Prior variance of a member's weight around 0, and of the mixture's around 1."""
 POOL_TAU_ROWS = 3000.0
 POOL_FLOOR = -6.0
 """A log probability below this counts as this."""
@@ -68,9 +71,13 @@ class Said(NamedTuple):
 def init_combination(spec: ModelSpec, streams: int, members: int) -> Tensors:
     """Nothing learned yet: the mixture is served as it is."""
     if spec.task == "classification":
-        weights = torch.zeros(streams, members + 1)
-        weights[:, -1] = 1.0
-        return {"combination.pool": weights} if spec.stacked else {}
+        if not spec.stacked:
+            return {}
+        start, prior = _pool_prior(members)
+        return {
+            "combination.pool": start.expand(streams, -1).clone(),
+            "combination.pool_P": prior.expand(streams, -1, -1).clone(),
+        }
     state = {"combination.reach": torch.zeros(streams, spec.outputs, len(LEVELS))}
     if spec.stacked:
         width = members + 1 + len(ERROR_RATES)
@@ -123,7 +130,7 @@ def learn(spec: ModelSpec, state: Tensors, said: Said, y: Tensor, mask: Tensor) 
     new = {"weights": committee.update_weights(state["weights"], likely, mask.sum(1), spec.share * rate**2)}
     if spec.task == "classification":
         if spec.stacked:
-            new["combination.pool"] = _learn_pool(spec, state["combination.pool"], said, y, mask)
+            new |= _learn_pool(spec, state, said, y, mask)
         return new
     new["combination.reach"] = _learn_reach(spec, state["combination.reach"], said.served, y, mask)
     if not spec.stacked:
@@ -251,27 +258,47 @@ def _learn_reach(spec: ModelSpec, reach: Tensor, served: Predictive, y: Tensor, 
 
 
 def _votes(live: Predictive, mixture: Predictive) -> Tensor:
-    """Log probabilities (S, M + 1, B, C) of the members and the mixture, none below the floor."""
-    return torch.cat([live.mean, mixture.mean[:, None]], dim=1).clamp_min(POOL_FLOOR)
+    """(S, M + 1, B, C): members' log probabilities as deviations from the mixture's, then these; floored before."""
+    middle = mixture.mean[:, None].clamp_min(POOL_FLOOR)
+    return torch.cat([live.mean.clamp_min(POOL_FLOOR) - middle, middle], dim=1)
 
 
 def _pooled(weights: Tensor, votes: Tensor) -> Tensor:
     return torch.log_softmax((weights[:, :, None, None] * votes).sum(1), dim=-1)
 
 
-def _learn_pool(spec: ModelSpec, weights: Tensor, said: Said, y: Tensor, mask: Tensor) -> Tensor:
-    """Gradient steps on the log loss, a few rows each, and reversion to the mixture alone."""
+def _pool_prior(members: int) -> tuple[Tensor, Tensor]:
+    """The mixture alone (M + 1,), and the covariance around it (M + 1, M + 1)."""
+    start, variances = torch.zeros(members + 1), torch.full((members + 1,), POOL_VARIANCE)
+    start[-1], variances[-1] = 1.0, POOL_MIXTURE_VARIANCE
+    return start, torch.diag(variances)
+
+
+def _learn_pool(spec: ModelSpec, state: Tensors, said: Said, y: Tensor, mask: Tensor) -> Tensors:
+    """Newton steps, a few rows each, and reversion to the mixture alone.
+
+    With V the votes of a row, p what was pooled and F = diag(p) − ppᵀ: P ← (I + P VFVᵀ)⁻¹P, w ← w + P V(1_y − p).
+    """
     votes = _votes(said.members, said.mixture)
-    start = torch.zeros_like(weights)
-    start[:, -1] = 1.0
-    rate = POOL_RATE / (1.0 + spec.delay_rows)
-    moved = weights
+    w, P = state["combination.pool"], state["combination.pool_P"]
+    start, prior = (value.to(w) for value in _pool_prior(w.shape[1] - 1))
+    one, rate = torch.eye(w.shape[1], dtype=w.dtype, device=w.device), learning_rate(spec)
+    tau = POOL_TAU_ROWS * math.sqrt(1 + spec.delay_rows)
     for first in range(0, mask.shape[1], POOL_CHUNK_ROWS):
         rows = slice(first, first + POOL_CHUNK_ROWS)
         part, there = votes[:, :, rows], mask[:, rows]
-        p = _pooled(moved, part).exp()
-        chosen = torch.nn.functional.one_hot(y[:, rows], p.shape[-1]).to(p.dtype)
-        slope = (part * (chosen - p)[:, None]).sum(-1)  # (S, M + 1, b)
-        keep = (math.log1p(-1 / POOL_TAU_ROWS) * there.sum(1)).exp()[:, None]
-        moved = start + keep * (moved - start) + rate * masked_sum(slope, there[:, None])
-    return torch.where(mask.any(1)[:, None], moved, weights)
+        p = _pooled(w, part).exp() * there[..., None]  # (S, b, C)
+        chosen = torch.nn.functional.one_hot(y[:, rows], p.shape[-1]).to(p.dtype) * there[..., None]
+        mean = (part * p[:, None]).sum(-1)  # (S, M + 1, b)
+        spread = (part * p[:, None]).flatten(2) @ part.flatten(2).mT - mean @ mean.mT
+        P = torch.linalg.solve(one + rate * P @ spread, P)
+        P = 0.5 * (P + P.mT)
+        slope = (part * (chosen - p)[:, None]).sum((-1, -2))
+        w = w + rate * (P @ slope[..., None])[..., 0]
+        keep = (0.5 * math.log1p(-1 / tau) * there.sum(1)).exp()[:, None]
+        w, P = start + keep * (w - start), torch.lerp(prior, P, keep[..., None].square())
+    any_row = mask.any(1)
+    return {
+        "combination.pool": torch.where(any_row[:, None], w, state["combination.pool"]),
+        "combination.pool_P": torch.where(any_row[:, None, None], P, state["combination.pool_P"]),
+    }

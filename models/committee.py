@@ -5,6 +5,7 @@ live members' log weights (S, M).
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,9 +14,11 @@ from models.losses import cross_entropy, gaussian_nll
 from models.types import Predictive, TaskKind
 
 
-def init_weights(streams: int, members: int) -> Tensor:
-    """Uniform log weights (S, M)."""
-    return torch.full((streams, members), -math.log(members))
+def init_weights(streams: int, members: int, prior: Sequence[float] = ()) -> Tensor:
+    """Log weights (S, M) before any row: the prior's, even where none is given for as many members."""
+    if len(prior) != members:
+        return torch.full((streams, members), -math.log(members))
+    return torch.tensor(prior).log().expand(streams, -1).clone()
 
 
 def update_weights(weights: Tensor, log_likelihood: Tensor, rows: Tensor, share: float) -> Tensor:

@@ -13,10 +13,13 @@ import torch
 from torch import Tensor
 
 from models.errors import InputError
+from models.targets import yeo_johnson
 from models.types import Feature, FloatArray, ModelSpec, Tensors, Value
 
 INPUT_CLIP = 5.0
 """Standardised inputs beyond this are cut: an outlier may not throw a linear head."""
+POWER_CLIP = 1e3
+"""Standardised values beyond this are cut before a power is taken."""
 LAG_CLIP = 10.0
 VAR_FLOOR = 1e-3
 """Least variance of an online-standardised input, in units of the bundle's variance."""
@@ -106,10 +109,15 @@ def _encode_value(feature: Feature, index: int, value: Value) -> float:
 
 
 def standardise(features: Sequence[Feature], encoded: FloatArray) -> FloatArray:
-    """(rows, D) raw columns to bundle-standardised ones; categories and NaN pass through."""
+    """(rows, D) raw columns to bundle-standardised ones, skewed ones straightened; categories and NaN pass through."""
     mean = np.array([feature.mean if feature.kind == "numeric" else 0.0 for feature in features])
     std = np.array([feature.std if feature.kind == "numeric" else 1.0 for feature in features])
-    return np.asarray(np.clip((encoded - mean) / std, -1e6, 1e6), dtype=np.float64)
+    scaled = np.asarray(np.clip((encoded - mean) / std, -1e6, 1e6), dtype=np.float64)
+    for column, feature in enumerate(features):
+        if feature.kind == "numeric" and feature.power != 1.0:
+            moved = yeo_johnson(np.clip(scaled[:, column], -POWER_CLIP, POWER_CLIP), feature.power)
+            scaled[:, column] = (moved - feature.power_mean) / feature.power_std
+    return scaled
 
 
 def lag_width(spec: ModelSpec) -> int:

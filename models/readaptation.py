@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models import suspicion
+from models import combination, suspicion
 from models.detectors import Signals, Verdict
 from models.experts import learn_anew, part, prefixed, seen_by
 from models.learners import KeepsPosteriors
@@ -46,16 +46,20 @@ def signals_of(
     y: Tensor,
     mask: Tensor,
 ) -> Signals:
-    """How well a batch was predicted; ``start_over`` is the evidence of a start that no row was learned from."""
-    spec = plan.spec
+    """How well a batch was predicted; ``start_over`` is the evidence of a start that no row was learned from.
+
+    What a test weighs counts at the rate at which late labels teach: the labels that come between a decision and its
+    own label show one surprise, not as many.
+    """
+    spec, rate = plan.spec, combination.learning_rate(plan.spec)
     if spec.task == "classification":
         error = (served.mean.argmax(-1) != y).to(nll.dtype)
     else:
         error = (served.mean - y).square().sum(-1)
-    live = torch.logsumexp(state["weights"] + evidence.robust[:, :-1], dim=1)
+    live = rate * torch.logsumexp(state["weights"] + evidence.robust[:, :-1], dim=1)
     fresh = gain = None
     if start_over is not None:
-        likelihood = torch.where(state["hazard"] > 0, start_over.robust[:, -1], -torch.inf)
+        likelihood = torch.where(state["hazard"] > 0, rate * start_over.robust[:, -1], -torch.inf)
         fresh = likelihood.to(torch.float64).numpy(force=True)
     if plan.detector.compares_challenger:
         gain = suspicion.rate_gain(spec, state).to(torch.float64).numpy(force=True)
@@ -64,7 +68,7 @@ def signals_of(
         nll=nll.to(torch.float64).numpy(force=True),
         mask=mask.numpy(force=True),
         live=live.to(torch.float64).numpy(force=True),
-        challenger=evidence.robust[:, -1].to(torch.float64).numpy(force=True),
+        challenger=(rate * evidence.robust[:, -1]).to(torch.float64).numpy(force=True),
         fresh=fresh,
         gain=gain,
         members=evidence.joint.to(torch.float64).numpy(force=True),

@@ -1,6 +1,6 @@
 """What ``auto`` chooses by short runs on the held-out rows: the target's transform and the lagged targets."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +19,9 @@ QUADRATIC_MAX = 16
 """Most numeric features whose products become features of the head without a network."""
 LINEAR_MEMBERS = tuple((tau, scale) for tau in (300.0, 3000.0, 20_000.0) for scale in (0.1, 1.0, 10.0, 100.0))
 """Forgetting time, in rows, and scale of the prior's variance of the members that heads without a network try."""
+KERNEL_FEATURES = 192
+"""Random features of the head that is a Gaussian process."""
+KERNEL_MEMBERS = tuple((tau, scale) for tau in (3000.0, 20_000.0) for scale in (10.0, 100.0))
 DELAYS_MIN = 10.0
 """A member remembers for this many label delays at least: what it learns is that old when it serves."""
 CLEARLY = 0.01
@@ -65,20 +68,27 @@ def candidates(spec: ModelSpec, *, trees: bool) -> ModelSpec:
     taus = first.hyper_parameters["tau_rows"]
     long = tuple(tau for tau in taus if tau >= DELAYS_MIN * delay) or (max(taus),)
     first = replace(first, hyper_parameters={**first.hyper_parameters, "tau_rows": long})
-    members = [each for each in LINEAR_MEMBERS if each[0] >= DELAYS_MIN * delay] or LINEAR_MEMBERS[-4:]
     numeric = sum(feature.kind == "numeric" for feature in spec.features)
     hyper = {
         "hidden": (),
         "quadratic": numeric if numeric <= QUADRATIC_MAX else 0,
-        "tau_rows": [tau for tau, _ in members],
-        "prior_scales": [scale for _, scale in members],
         "delay_rows": delay,
+        **_members(LINEAR_MEMBERS, delay),
     }
     linear = Expert("linear", first.learner, hyper)
+    waves = {"random_features": KERNEL_FEATURES, "quadratic": 0}
+    kernel = Expert("kernel", first.learner, {**hyper, **waves, **_members(KERNEL_MEMBERS, delay)})
     if not trees:
-        return replace(spec, experts=(first, linear))
+        return replace(spec, experts=(first, linear, kernel))
     grown = Expert("trees", first.learner, {**hyper, "start_columns": spec.outputs}, on_start=True)
-    return replace(spec, start="boosted_trees", experts=(first, linear, grown))
+    return replace(spec, start="boosted_trees", experts=(first, linear, kernel, grown))
+
+
+def _members(candidates: Sequence[tuple[float, float]], delay: float) -> Mapping[str, Sequence[float]]:
+    """Forgetting times and prior scales of those that remember long enough for the delay, or of the longest."""
+    longest = max(tau for tau, _ in candidates)
+    able = [each for each in candidates if each[0] >= min(DELAYS_MIN * delay, longest)]
+    return {"tau_rows": [tau for tau, _ in able], "prior_scales": [scale for _, scale in able]}
 
 
 def _tournament(

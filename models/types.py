@@ -29,6 +29,10 @@ class Feature:
         kind: ``numeric`` or ``categorical``.
         mean: Mean over the training rows (numeric).
         std: Standard deviation over the training rows, > 0 (numeric).
+        power: Yeo-Johnson exponent that makes the standardised training rows most like a normal distribution; 1 is the
+            identity (numeric).
+        power_mean: Mean of the training rows after that (numeric).
+        power_std: Their standard deviation then, > 0 (numeric).
         categories: Vocabulary; a value outside it counts as unknown, not as an error (categorical).
         missing: Whether null is accepted: the training rows had some.
     """
@@ -37,6 +41,9 @@ class Feature:
     kind: Literal["numeric", "categorical"] = "numeric"
     mean: float = 0.0
     std: float = 1.0
+    power: float = 1.0
+    power_mean: float = 0.0
+    power_std: float = 1.0
     categories: tuple[str, ...] = ()
     missing: bool = False
 
@@ -113,6 +120,7 @@ class ModelSpec:
         target: What is predicted.
         lags: Inputs made from the stream's last known labels.
         experts: One or more learners.
+        weights: What each live member's weight starts from, in the order of the experts; empty: even.
         share: Fixed share of the weight that moves to the other members, per row.
         challenger_share: h₀, weight of the challenger in what is served.
         detector: Drift detector and its settings.
@@ -131,6 +139,7 @@ class ModelSpec:
     target: Target
     experts: tuple[Expert, ...]
     lags: Lags = Lags()
+    weights: tuple[float, ...] = ()
     share: float = 0.01
     challenger_share: float = 0.01
     detector: DetectorChoice = DetectorChoice()

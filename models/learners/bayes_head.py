@@ -31,6 +31,8 @@ NOISE_FLOOR = 1e-6
 """Least noise variance, in units of the standardised target."""
 PRODUCT_CLIP = 9.0
 """A product of two standardised inputs beyond this is cut."""
+BANDWIDTHS = (0.5, 1.0, 2.0)
+"""Inverse widths of the Gaussian kernels that random features stand for, in units of the inputs' root mean square."""
 RIDGE = 1.0
 """Penalty of the regression that a prior without a body starts from."""
 LOG_2PI = math.log(2 * math.pi)
@@ -56,6 +58,8 @@ class BayesHead:
         full_prior: Whether A is any matrix; else P0 is diagonal, which asks less of few rows.
         skip: Whether the standardised inputs are features too, beside the body's.
         quadratic: Number of leading inputs whose products are features too.
+        random_features: Number of random Fourier features of the inputs, drawn once and never trained: with them the
+            head is a Gaussian process whose kernel is a sum of Gaussians of several widths (Rahimi, Recht 2007).
         start_columns: Number of last inputs that are a frozen start's answer: features as they are, which the prior
             believes at first.
         tau_rows: Forgetting times of the live members, in rows, each > 1; infinite forgets nothing.
@@ -68,6 +72,7 @@ class BayesHead:
 
     Reference:
         Harrison, Sharma, Pavone: Meta-learning priors for efficient online Bayesian regression (ALPaCA), 2018.
+        Rahimi, Recht: Random features for large-scale kernel machines, 2007.
     """
 
     tasks: ClassVar[frozenset[TaskKind]] = EVERY_TASK
@@ -79,6 +84,7 @@ class BayesHead:
     full_prior: bool = False
     skip: bool = True
     quadratic: int = 0
+    random_features: int = 0
     start_columns: int = 0
     tau_rows: Sequence[float] = TAU_ROWS
     prior_scales: Sequence[float] = ()
@@ -114,7 +120,7 @@ class BayesHead:
         own = self.inputs - self.start_columns
         products = self.quadratic * (self.quadratic + 1) // 2
         body = self._body.width if self.hidden else 0
-        return 1 + body + self.start_columns + (own if self.skip else 0) + products
+        return 1 + body + self.start_columns + (own if self.skip else 0) + products + self.random_features
 
     @property
     def _body(self) -> Network:
@@ -123,6 +129,8 @@ class BayesHead:
     def meta_init(self, generator: torch.Generator) -> Tensors:
         """Draw the body, and a prior that expects little of every feature."""
         meta = self._body.init(generator) if self.hidden else {}
+        if self.random_features:
+            meta |= self._frequencies(generator)
         meta["prior_mean"] = torch.zeros(self.width, self.outputs)
         if self.start_columns:
             meta["prior_mean"][-self.start_columns :] = torch.eye(self.outputs)
@@ -149,6 +157,9 @@ class BayesHead:
             first, second = torch.triu_indices(self.quadratic, self.quadratic, device=x.device)
             products = (own[..., first] * own[..., second]).clamp(-PRODUCT_CLIP, PRODUCT_CLIP)
             parts.append(products / math.sqrt(len(first)))
+        if self.random_features:
+            waves = torch.cos(own @ meta["fourier_weights"] + meta["fourier_phases"])
+            parts.append(waves * math.sqrt(2 / self.random_features))
         if self.start_columns:
             parts.append(x[..., -self.start_columns :])
         return torch.cat(parts, dim=-1)
@@ -159,10 +170,12 @@ class BayesHead:
         On a start the mean stays where it is: with the start, which rows like these have chosen already.
 
         Its variance cannot be learned on the rows that the regression has seen: nothing seems to change there.
+        Random frequencies stay as they were drawn.
         """
+        drawn: Tensors = {name: meta[name] for name in ("fourier_weights", "fourier_phases") if name in meta}
         if self.hidden:
-            return {}
-        wide = {"prior_log_var": torch.zeros(self.width)}
+            return drawn
+        wide: Tensors = {"prior_log_var": torch.zeros(self.width), **drawn}
         if self.start_columns:
             return {**wide, "prior_mean": meta["prior_mean"]}
         phi = self.features(meta, rows.x).flatten(0, 1)
@@ -307,6 +320,16 @@ class BayesHead:
         judged = batch.mask.clone()
         judged[:, : episode.support.mask.shape[1]] = False
         return masked_mean(nll.flatten(), judged.flatten())
+
+    def _frequencies(self, generator: torch.Generator) -> Tensors:
+        """Draw waves cos(ωᵀx + b), ω Gaussian with one bandwidth after the other, b even over a period."""
+        own = self.inputs - self.start_columns
+        widths = torch.tensor(BANDWIDTHS)[torch.arange(self.random_features) % len(BANDWIDTHS)]
+        weights = torch.randn(own, self.random_features, generator=generator) * widths / math.sqrt(own)
+        return {
+            "fourier_weights": weights,
+            "fourier_phases": 2 * math.pi * torch.rand(self.random_features, generator=generator),
+        }
 
     def _prior(self, meta: Tensors) -> Posterior:
         """The prior as a posterior of one member: W0 (d, O) and P0 (d, d)."""

@@ -5,6 +5,7 @@ Rows become network inputs by the same code as in serving: bundle statistics, la
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from models.features import (
+    POWER_CLIP,
     encode_rows,
     init_standardiser,
     lag_columns,
@@ -30,6 +32,8 @@ EPISODE_ROWS = 2048
 """Rows of a meta-batch, all its episodes together."""
 INPUT_NOISE = 0.1
 """Standard deviation of the noise on inputs in training, in standardised units."""
+DISTINCT_MIN = 10
+"""A feature with fewer distinct values in training is not straightened."""
 LAG_DROPOUT = 0.1
 """Share of episodes that see no known labels, as the frozen start does."""
 
@@ -64,8 +68,19 @@ def fit_features(table: Table) -> tuple[Feature, ...]:
         there = column[~np.isnan(column)]
         mean, std = (float(there.mean()), float(there.std())) if len(there) else (0.0, 1.0)
         small = 1e-9 * max(1.0, abs(mean))
-        features.append(Feature(name, mean=mean, std=std if std > small else 1.0, missing=len(there) < len(column)))
+        feature = Feature(name, mean=mean, std=std if std > small else 1.0, missing=len(there) < len(column))
+        features.append(_straightened(feature, there))
     return tuple(features)
+
+
+def _straightened(feature: Feature, values: FloatArray) -> Feature:
+    """The feature with the power that suits its values; few distinct ones stay as they are."""
+    scaled = np.clip((values - feature.mean) / feature.std, -POWER_CLIP, POWER_CLIP)
+    if len(np.unique(scaled)) < DISTINCT_MIN:
+        return feature
+    power = likely_power(scaled, least=0.0)
+    moved = yeo_johnson(scaled, power)
+    return replace(feature, power=power, power_mean=float(moved.mean()), power_std=float(moved.std()) or 1.0)
 
 
 def fit_target(table: Table, power: float) -> Target:
@@ -85,10 +100,10 @@ def fit_target(table: Table, power: float) -> Target:
     )
 
 
-def likely_power(labels: FloatArray) -> float:
-    """Yeo-Johnson exponent of greatest likelihood, on a grid of tenths from -1 to 2."""
+def likely_power(labels: FloatArray, least: float = -1.0) -> float:
+    """Yeo-Johnson exponent of greatest likelihood, on a grid of tenths from ``least`` to 2."""
     signed = (np.sign(labels) * np.log1p(np.abs(labels))).sum()
-    grid = [round(-1 + 0.1 * k, 1) for k in range(31)]
+    grid = [round(least + 0.1 * k, 1) for k in range(round(10 * (2 - least)) + 1)]
     score = [
         -0.5 * len(labels) * math.log(yeo_johnson(labels, power).var() + 1e-12) + (power - 1) * signed for power in grid
     ]

@@ -6,7 +6,16 @@ import numpy as np
 import torch
 
 from models import Engine, Model, TrainProgress, TrainSettings, read_bundle, train_table, write_bundle
-from models.casting import Audition, audition, cast_members, error_of
+from models.casting import (
+    NUMBERS_MAX,
+    Audition,
+    _hedged,
+    audition,
+    cast_members,
+    cold_weights,
+    error_of,
+    stretches_of,
+)
 from models.committee import init_weights, update_weights
 from models.plan import Plan
 from models.selection import candidates
@@ -62,6 +71,35 @@ def test_a_committee_is_pruned_and_still_whole(tmp_path: Path) -> None:
         assert choices[-2].startswith("committee: ")
         engine = Engine(read_bundle(write_bundle(model)))
         assert engine.predict([(engine.create(), engine.encode_inputs([[0.1, 0.2]]))])[0].predictions
+
+
+def test_every_held_out_stretch_is_heard_from_streams_that_begin_there_too(tmp_path: Path) -> None:
+    """A client whose rows all lie in the held-out end leaves none to learn from, and counts nevertheless."""
+    table = small_table(tmp_path, 600, 3, "regression")
+    split = split_table(table._replace(streams=np.where(np.arange(table.rows) < 510, table.streams % 2, 2)), 0)
+    assert len(split.learn) < len(split.judge)
+    heard = np.concatenate([places for places, _ in stretches_of(split)])
+    np.testing.assert_array_equal(np.sort(heard), np.sort(np.concatenate(split.judge)))
+
+
+def test_experts_take_turns_as_a_hedge_while_there_is_room() -> None:
+    """Of what held-out rows did not ask for, the best of each expert in turn; nothing hopeless, nothing too large."""
+    alone, experts = [1.0, 1.1, 1.2, 1.3, 9.0], [0, 0, 0, 1, 1]
+    assert _hedged([0], alone, experts, [1] * 5) == [0, 3, 1, 2]
+    assert _hedged([0], alone, experts, [1, 1, 1, NUMBERS_MAX, 1]) == [0, 1, 2]
+
+
+def test_first_weights_believe_the_member_that_starts_well(tmp_path: Path) -> None:
+    """They sum to one, nobody is left out, and a member whose first rows are likelier weighs more."""
+    model, _, _ = auditioned(tmp_path, "regression", streams=3)
+    assert len(model.spec.weights) == Plan.of(model.spec).members
+    assert abs(sum(model.spec.weights) - 1) < 1e-6
+    assert min(model.spec.weights) > 0
+    table = small_table(tmp_path, 600, 3, "regression")
+    name = f"{model.spec.experts[0].name}.prior_mean"
+    worse = Model(model.spec, {**model.meta, name: model.meta[name] + 5.0})
+    both, split = [0, Plan.of(model.spec).members - 1], split_table(table, 0)
+    assert cold_weights(worse, split, both)[0] < cold_weights(model, split, both)[0]
 
 
 def test_training_says_who_serves(tmp_path: Path) -> None:

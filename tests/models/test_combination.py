@@ -3,10 +3,23 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from models import committee
-from models.combination import Said, init_combination, learn, pack, reach_of, say, unpack, width_said
+from models.combination import (
+    POOL_MIXTURE_VARIANCE,
+    POOL_TAU_ROWS,
+    POOL_VARIANCE,
+    Said,
+    init_combination,
+    learn,
+    pack,
+    reach_of,
+    say,
+    unpack,
+    width_said,
+)
 from models.types import Feature, ModelSpec, Predictive, Target, Tensors
 
 NUMBERS = ModelSpec("n", "regression", (Feature("a"),), Target(), (), stacked=True)
@@ -82,3 +95,24 @@ def test_what_was_said_survives_packing() -> None:
     nothing = learn(NUMBERS, state, said, torch.randn(2, 4, 1, generator=rng), torch.zeros(2, 4, dtype=torch.bool))
     for key, value in nothing.items():
         torch.testing.assert_close(value, state[key], rtol=0, atol=0)
+
+
+def test_pooling_takes_the_newton_step_of_its_posterior() -> None:
+    """One row moves the weights to prior precision + Fisher information, written out in float64 with NumPy."""
+    spec, rng = replace(CLASSES, delay_rows=3.0), np.random.default_rng(0)
+    state = init_combination(spec, 1, 2) | {"weights": committee.init_weights(1, 2)}
+    members = Predictive(torch.log_softmax(torch.from_numpy(rng.normal(size=(1, 2, 1, 3))).float(), -1), torch.empty(0))
+    said = told(spec, state, members)
+    new = learn(spec, state, said, torch.tensor([[2]]), torch.ones(1, 1, dtype=torch.bool))
+    middle = said.mixture.mean[0, 0].double().numpy()
+    votes = np.stack([*(members.mean[0, :, 0].double().numpy() - middle), middle])  # (M + 1, C)
+    p = np.exp(middle)
+    fisher = votes @ (np.diag(p) - np.outer(p, p)) @ votes.T
+    prior = np.diag([POOL_VARIANCE, POOL_VARIANCE, POOL_MIXTURE_VARIANCE])
+    covariance = np.linalg.inv(np.linalg.inv(prior) + 0.5 * fisher)  # a label three rows late counts 1/√4
+    weights = np.array([0.0, 0.0, 1.0]) + 0.5 * covariance @ votes @ (np.array([0.0, 0.0, 1.0]) - p)
+    keep = (1 - 1 / (2 * POOL_TAU_ROWS)) ** 0.5
+    expected = np.array([0.0, 0.0, 1.0]) + keep * (weights - np.array([0.0, 0.0, 1.0]))
+    np.testing.assert_allclose(new["combination.pool"][0].numpy(), expected, rtol=1e-5, atol=1e-6)
+    reverted = keep**2 * covariance + (1 - keep**2) * prior
+    np.testing.assert_allclose(new["combination.pool_P"][0].numpy(), reverted, rtol=1e-4, atol=1e-6)

@@ -67,3 +67,9 @@ def test_the_loss_of_a_number_is_the_mixture_density() -> None:
     nll = committee.row_nll("regression", predictive, torch.zeros(1, 1), 0.5, torch.tensor([[[4.0]]]))
     density = 0.5 * math.exp(-8) + 0.5
     assert float(nll) == pytest.approx(-math.log(density / math.sqrt(2 * math.pi)), rel=1e-5)
+
+
+def test_first_weights_are_the_models_where_it_has_one_for_each_member() -> None:
+    """A detector that brings members of its own starts them evenly."""
+    torch.testing.assert_close(committee.init_weights(3, 2, (0.25, 0.75)).exp(), torch.tensor([[0.25, 0.75]] * 3))
+    torch.testing.assert_close(committee.init_weights(1, 4, (0.25, 0.75)).exp(), torch.full((1, 4), 0.25))

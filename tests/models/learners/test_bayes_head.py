@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.learners.bayes_head import CHUNK_ROWS, BayesHead
+from models.learners.bayes_head import BANDWIDTHS, CHUNK_ROWS, BayesHead
 from models.types import Batch, Episode, Tensors
 
 FAR = 1e15
@@ -228,3 +228,24 @@ def test_warm_start_is_the_ridge_regression_that_moves_the_mean_it_is_given() ->
         found = learner.warm_start({**meta, "prior_mean": mean}, batch)["prior_mean"]
         system, answers = np.vstack([phi, np.eye(learner.width)]), np.vstack([y, mean.numpy()])
         np.testing.assert_allclose(found.numpy(), np.linalg.lstsq(system, answers, rcond=None)[0], rtol=1e-6)
+
+
+def test_random_features_stand_for_a_sum_of_gaussian_kernels() -> None:
+    """Inner products of the waves come to the mean of exp(-g²|x-x'|²/2F) over the bandwidths g."""
+    learner = BayesHead("regression", 3, 1, hidden=(), skip=False, random_features=30_000)
+    meta = learner.meta_init(torch.Generator().manual_seed(0))
+    x = torch.randn(1, 6, 3, generator=torch.Generator().manual_seed(1))
+    waves = learner.features(meta, x)[0, :, 1:]
+    apart = torch.cdist(x[0], x[0]).square() / 3
+    kernel = torch.stack([(-0.5 * width**2 * apart).exp() for width in BANDWIDTHS]).mean(0)
+    torch.testing.assert_close(waves @ waves.mT, kernel, rtol=0, atol=0.03)
+
+
+def test_random_frequencies_are_never_trained() -> None:
+    """With a body or without, they are settled before meta-training begins."""
+    for hidden in ((), (8, 4)):
+        learner = BayesHead("regression", 3, 1, hidden=hidden, random_features=6)
+        meta = learner.meta_init(torch.Generator().manual_seed(0))
+        settled = learner.warm_start(meta, rows(5, streams=1)._replace(x=torch.randn(1, 5, 3), y=torch.randn(1, 5, 1)))
+        assert torch.equal(settled["fourier_weights"], meta["fourier_weights"])
+        assert torch.equal(settled["fourier_phases"], meta["fourier_phases"])

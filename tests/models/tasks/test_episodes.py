@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from models import Engine, Feedback, Model
+from models.features import encode_rows, standardise
 from models.plan import Plan
 from models.targets import encode_targets, to_scale
 from models.tasks import Table, read_table
@@ -130,3 +131,21 @@ def test_targets_are_scaled_to_unit_variance(tmp_path: Path) -> None:
     assert scaled.mean() == pytest.approx(0.0, abs=1e-9)
     assert scaled.std() == pytest.approx(1.0)
     assert (target.low[0], target.high[0]) == (np.min(table.target), np.max(table.target))
+
+
+def test_skewed_features_are_straightened(tmp_path: Path) -> None:
+    """A log-normal column loses most of its skew, with zero mean and unit spread; a normal one stays."""
+    rng = np.random.default_rng(0)
+    file = tmp_path / "t.csv"
+    skewed, plain = np.exp(rng.normal(size=2000)), rng.normal(size=2000)
+    lines = [f"{a},{b},{c}" for a, b, c in zip(skewed, plain, rng.normal(size=2000), strict=True)]
+    file.write_text("\n".join(["a,b,y", *lines]) + "\n")
+    table = read_table([file], target="y")
+    features = fit_features(table)
+    assert features[0].power < 0.5
+    assert abs(features[1].power - 1) < 0.2
+    z = standardise(features, encode_rows(features, table.values()))
+    np.testing.assert_allclose(z.mean(0), 0, atol=1e-9)
+    np.testing.assert_allclose(z.std(0), 1, rtol=1e-9)
+    raw = (skewed - skewed.mean()) / skewed.std()
+    assert abs((z[:, 0] ** 3).mean()) < 0.4 * (raw**3).mean()
