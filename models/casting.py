@@ -23,7 +23,7 @@ from models.start import PREFIX
 from models.targets import encode_targets, from_scale, to_scale
 from models.tasks.episodes import label_vectors, lag_values, own_delay
 from models.tasks.table import IntArray
-from models.training import SEGMENT_ROWS, Split
+from models.training import SEGMENT_ROWS, Split, by_stream, segments_of
 from models.types import FloatArray, ModelSpec, Predictive
 
 CONTEXT_ROWS = 1024
@@ -41,7 +41,7 @@ HEDGE = 3.0
 STACK_WORSE_MAX = 1.01
 """The correction stays unless it makes the held-out error worse by more than this factor: later rows teach it more."""
 COLD_ROWS = 20
-"""Rows of a stretch that say whom to believe at first."""
+"""Rows of a piece that says whom to believe at first."""
 EM_ROUNDS = 50
 
 
@@ -240,12 +240,11 @@ def _numbers(learner: Learner) -> int:
 def cold_weights(model: Model, split: Split, kept: Sequence[int]) -> tuple[float, ...]:
     """How much to believe each member before a stream has shown anything.
 
-    Held-out stretches start cold; the weights are those of a mixture of members that makes the first rows of all
-    stretches likeliest (expectation maximisation, with one pseudo-stretch spread evenly).
+    The held-out rows are cut into short pieces, each of which starts cold; the weights are those of a mixture of
+    members that makes all pieces likeliest (expectation maximisation, with one more piece spread evenly).
     """
-    spec, segments = replace(model.spec, weights=()), split.segments
-    starts = [np.flatnonzero(segments.streams == code)[:COLD_ROWS] for code in range(len(segments.stream_names))]
-    cold = split._replace(table=segments, learn=[], judge=starts)
+    spec, pieces = replace(model.spec, weights=()), segments_of(split.segments, COLD_ROWS)
+    cold = split._replace(table=pieces, learn=[], judge=by_stream(pieces))
     heard = audition(Model(spec, model.meta), cold)
     likely = np.where(heard.scored[..., None], heard.evidence[..., kept], 0.0).sum(1)  # (N, members)
     weights = np.full(len(kept), 1 / len(kept))

@@ -131,14 +131,14 @@ def by_stream(table: Table) -> list[IntArray]:
     return [np.flatnonzero(table.streams == code) for code in range(len(table.stream_names))]
 
 
-def segments_of(table: Table) -> Table:
-    """The same rows, each stretch of a stream its own stream."""
+def segments_of(table: Table, rows: int = SEGMENT_ROWS) -> Table:
+    """The same rows, each stretch of a stream its own stream, of ``rows`` rows at most."""
     codes = np.empty(table.rows, dtype=np.int64)
     names: list[str] = []
     for code, name in enumerate(table.stream_names):
         places = np.flatnonzero(table.streams == code)
-        for start in range(0, len(places), SEGMENT_ROWS):
-            codes[places[start : start + SEGMENT_ROWS]] = len(names)
+        for start in range(0, len(places), rows):
+            codes[places[start : start + rows]] = len(names)
             names.append(f"{name}:{start}")
     return table._replace(streams=codes, stream_names=tuple(names))
 
