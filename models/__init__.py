@@ -7,6 +7,7 @@ from models.adaptation import Observation, step
 from models.adaptation import init as init_state
 from models.answers import Decision, Outcome, Prediction, Status
 from models.bundle import Model, read_bundle, write_bundle
+from models.calibration import expected_calibration_error, inside
 from models.continuing import Continued, bundle_checksum, continue_training
 from models.detectors import DETECTORS
 from models.engine import Engine, Feedback, Tick, use_threads
@@ -20,7 +21,17 @@ from models.metatrain import Progress as MetaProgress
 from models.metatrain import meta_train
 from models.plan import Plan
 from models.prequential import Report, prequential, row_losses
-from models.scores import Alarm, Run, Scores, default_window, rolling_score, score_rows, summarise, summarise_streams
+from models.scores import (
+    Alarm,
+    Run,
+    Scores,
+    after_alarms,
+    default_window,
+    rolling_score,
+    score_rows,
+    summarise,
+    summarise_streams,
+)
 from models.stream_config import StreamConfig
 from models.tasks import (
     Mask,
@@ -100,14 +111,17 @@ __all__ = [
     "TrainingError",
     "TrainingReport",
     "Value",
+    "after_alarms",
     "bundle_checksum",
     "column_names",
     "continue_training",
     "default_window",
     "evaluate",
     "events",
+    "expected_calibration_error",
     "fingerprint",
     "init_state",
+    "inside",
     "join_tables",
     "meta_train",
     "prequential",

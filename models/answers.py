@@ -203,9 +203,11 @@ def outcomes_of(
     z: Tensor,
     counts: Sequence[int],
     scores: Scores,
+    interval: float | None = None,
 ) -> list[Outcome]:
     """What each stream's batch showed, from a step's observation and the states before and after it."""
-    answers = answers_of(spec, seen.served, z[..., len(spec.features) :], counts, None, before.get("combination.reach"))
+    lags = z[..., len(spec.features) :]
+    answers = answers_of(spec, seen.served, lags, counts, interval, before.get("combination.reach"))
     loss, score, initial_loss, initial_score = (figures.tolist() for figures in scores)
     rows_used, kept, entered = seen.rows_used.tolist(), seen.kept.tolist(), seen.entered.tolist()
     outcomes = []

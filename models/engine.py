@@ -133,21 +133,24 @@ class Engine:
         return answers_of(self._spec, served, z[..., len(self._spec.features) :], [len(inputs)], interval, None)[0]
 
     @torch.no_grad()
-    def step(self, items: Sequence[Feedback]) -> Tick:
-        """Learn a batch of each of several streams, at most one a stream; nothing is served before ``apply``."""
+    def step(self, items: Sequence[Feedback], interval: float | None = None) -> Tick:
+        """Learn a batch of each of several streams, at most one a stream; nothing is served before ``apply``.
+
+        ``interval`` is the coverage of the outcomes' intervals, in (0, 1).
+        """
         states: dict[int, NewState] = {}
         outcomes: dict[int, Outcome] = {}
         for group in _by_size([len(item.inputs) for item in items], [item.decision is None for item in items]):
             chosen = [items[index] for index in group]
             with self._lock:
                 state = self._slab.read([item.slot for item in chosen])
-            new, found = self._move(chosen, state)
+            new, found = self._move(chosen, state, interval)
             outcomes |= dict(zip(group, found, strict=True))
             states |= {index: NewState(new, row) for row, index in enumerate(group)}
         order = range(len(items))
         return Tick([item.slot for item in items], [states[i] for i in order], [outcomes[i] for i in order])
 
-    def _move(self, items: Sequence[Feedback], state: Tensors) -> tuple[Tensors, list[Outcome]]:
+    def _move(self, items: Sequence[Feedback], state: Tensors, interval: float | None) -> tuple[Tensors, list[Outcome]]:
         """One step of items of like length; the new states with their rolling figures, and what was observed."""
         spec, counts = self._spec, [len(item.inputs) for item in items]
         given = [item.asked for item in items]
@@ -162,7 +165,7 @@ class Engine:
         shown = np.stack([scores.loss, scores.score, np.ones(len(items))], axis=1)
         kept = (1 - adaptation.SCORE_RATE) ** np.array(counts)[:, None]
         new["rolling"] = self._tensor(kept * state["rolling"].numpy(force=True) + (1 - kept) * shown)
-        return new, outcomes_of(spec, seen, state, new, z, counts, scores)
+        return new, outcomes_of(spec, seen, state, new, z, counts, scores, interval)
 
     @torch.no_grad()
     def reset_tick(self, slots: Sequence[int]) -> Tick:

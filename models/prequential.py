@@ -11,13 +11,14 @@ import torch
 from models.adaptation import predict_initial
 from models.answers import Outcome, Prediction
 from models.bundle import Model
+from models.calibration import LEVEL
 from models.committee import row_nll
 from models.engine import Engine, Feedback
 from models.features import lag_columns, standardise
 from models.lockstep import LANES, PREDICT_ROWS, Event, Progress, run
 from models.plan import Plan
 from models.scores import Alarm, Run, Scores, score_rows, summarise
-from models.targets import from_scale, log_slope, to_scale
+from models.targets import from_scale, label_interval, log_slope, to_scale
 from models.tasks.table import IntArray, Mask, Table
 from models.types import FloatArray, ModelSpec
 
@@ -85,6 +86,7 @@ def prequential(
         cpu_seconds,
         tuple(sorted(contender.alarms, key=lambda alarm: alarm.file_row)),
     )
+    adapted = contender.state_certainty(adapted)
     lags = contender.asked[:, : lag_columns(engine.model.spec)]
     frozen = run_frozen(engine.model, table, contender.inputs, contender.targets, lags)
     everything = np.ones(table.rows, dtype=np.bool_)
@@ -98,11 +100,14 @@ class _Adapted:
         self.engine = engine
         self.table = table
         self.spec = engine.model.spec
+        self.level = LEVEL if table.task == "regression" else None
         self.inputs = engine.encode_inputs(table.values())
         self.targets = engine.encode_targets(table.targets())
         self.truth = self.targets[:, 0]
         self.predicted = np.full(table.rows, math.nan)
         self.loss = np.full(table.rows, math.nan)
+        self.confidence = np.full(table.rows, math.nan)
+        self.ends = np.full((table.rows, 2), math.nan)
         self.asked = np.zeros((table.rows, 0))
         self.alarms: list[Alarm] = []
         self.stream_of: dict[int, int] = {}
@@ -118,7 +123,7 @@ class _Adapted:
         del self.stream_of[handle]
 
     def predict(self, items: Sequence[tuple[int, IntArray]]) -> None:
-        answers = self.engine.predict([(slot, self.inputs[rows]) for slot, rows in items])
+        answers = self.engine.predict([(slot, self.inputs[rows]) for slot, rows in items], self.level)
         for (_, rows), answer in zip(items, answers, strict=True):
             self._take(rows, answer)
             self.loss[rows] = row_losses(self.spec, answer, self.truth[rows])
@@ -133,7 +138,7 @@ class _Adapted:
             )
             for slot, event in items
         ]
-        tick = self.engine.step(feedback)
+        tick = self.engine.step(feedback, self.level)
         self.engine.apply(tick)
         for (slot, event), outcome in zip(items, tick.outcomes, strict=True):
             if event.predict:
@@ -143,14 +148,22 @@ class _Adapted:
                 self._raise(self.stream_of[slot], int(event.rows[-1]), outcome)
 
     def _take(self, rows: IntArray, answer: Prediction) -> None:
-        if self.table.task == "classification":
+        if answer.probabilities is not None:
             self.predicted[rows] = [self.index[label] for label in answer.predictions]
+            self.confidence[rows] = np.max(answer.probabilities, axis=1)
         else:
             self.predicted[rows] = answer.predictions
+            self.ends[rows] = answer.intervals
         if answer.asked.shape[1]:
             if not self.asked.shape[1]:
                 self.asked = np.full((self.table.rows, answer.asked.shape[1]), math.nan)
             self.asked[rows] = answer.asked
+
+    def state_certainty(self, adapted: Run) -> Run:
+        """The run with what was stated beside its answers."""
+        if self.table.task == "classification":
+            return adapted._replace(confidence=self.confidence)
+        return adapted.with_intervals(self.ends[:, 0], self.ends[:, 1], self.truth)
 
     def _raise(self, stream: int, file_row: int, outcome: Outcome) -> None:
         since = outcome.decision.rows_since_change
@@ -185,6 +198,7 @@ def run_frozen(
     scaled = to_scale(spec.target, targets) if spec.task == "regression" else targets
     y = torch.from_numpy(scaled.astype(np.float32))[None]
     truth, predicted, loss = targets[:, 0], np.empty(table.rows), np.empty(table.rows)
+    confidence, ends = np.empty(table.rows), np.empty((2, table.rows))
     began = time.process_time()
     for start in range(0, table.rows, PREDICT_ROWS):
         rows = slice(start, start + PREDICT_ROWS)
@@ -192,13 +206,20 @@ def run_frozen(
         at = y[:, rows] if spec.task == "regression" else y[:, rows, 0].to(torch.int64)
         loss[rows] = row_nll(spec.task, members, fresh["weights"], spec.challenger_share, at)[0].numpy()
         if spec.task == "regression":
-            predicted[rows] = from_scale(spec.target, served.mean[0].to(torch.float64).numpy())[:, 0]
+            mean, std = served.mean[0].double().numpy(), served.var[0].double().sqrt().numpy()
+            predicted[rows] = from_scale(spec.target, mean)[:, 0]
+            ends[:, rows] = [end[:, 0] for end in label_interval(spec.target, mean, std, LEVEL)]
         else:
-            predicted[rows] = served.mean[0].argmax(-1).numpy()
+            likeliest = served.mean[0].max(-1)
+            predicted[rows], confidence[rows] = likeliest.indices.numpy(), likeliest.values.exp().numpy()
     cpu_seconds = time.process_time() - began
     if spec.task == "regression":
         loss -= log_slope(spec.target, targets).sum(-1)
-    return Run("frozen start", score_rows(spec.task, predicted, truth), np.square(predicted - truth), loss, cpu_seconds)
+    score = score_rows(spec.task, predicted, truth)
+    frozen = Run("frozen start", score, np.square(predicted - truth), loss, cpu_seconds)
+    if spec.task == "classification":
+        return frozen._replace(confidence=confidence)
+    return frozen.with_intervals(ends[0], ends[1], truth)
 
 
 def row_losses(spec: ModelSpec, answer: Prediction, truth: FloatArray) -> FloatArray:

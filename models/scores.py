@@ -1,16 +1,19 @@
 """What a prequential run showed, row by row, and its figures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from models.calibration import expected_calibration_error, inside
 from models.tasks.table import Mask, Table
 from models.types import FloatArray, TaskKind
 
 COLD_ROWS = 20
 """Rows at a stream's beginning that the cold-start score looks at."""
 ROLLING_POINTS = 400
+AFTER_ALARM_ROWS = 50
+"""Rows of a stream after an alarm at which calibration is looked at apart."""
 
 
 class Alarm(NamedTuple):
@@ -43,6 +46,9 @@ class Run(NamedTuple):
         loss: (rows,) negative log-likelihood in nats; NaN where the contender states no distribution.
         cpu_seconds: CPU time over all rows.
         alarms: Drift alarms; ``None`` for a contender without a detector.
+        confidence: (rows,) probability given to the answered class; ``None`` where none is stated, as for numbers.
+        inside: (rows,) 1 where the label lay in the stated 90% interval; ``None`` where none is stated, as for classes.
+        width: (rows,) width of that interval, in units of the label.
     """
 
     name: str
@@ -51,6 +57,13 @@ class Run(NamedTuple):
     loss: FloatArray
     cpu_seconds: float | None = None
     alarms: tuple[Alarm, ...] | None = None
+    confidence: FloatArray | None = None
+    inside: FloatArray | None = None
+    width: FloatArray | None = None
+
+    def with_intervals(self, low: FloatArray, high: FloatArray, truth: FloatArray) -> "Run":
+        """The same run, having stated these 90% intervals (rows,) of these labels."""
+        return self._replace(inside=inside(low, high, truth), width=high - low)
 
 
 class Scores(NamedTuple):
@@ -65,6 +78,9 @@ class Scores(NamedTuple):
         first20: ``score`` over those scored rows that are among the first 20 of their stream.
         alarms: Number of drift alarms at scored rows.
         cpu_us_per_row: CPU time, microseconds a row.
+        ece: Expected calibration error over 15 bins of equal mass (classification).
+        coverage: Share of labels in their 90% intervals (regression).
+        width: Mean width of those intervals.
     """
 
     name: str
@@ -75,6 +91,9 @@ class Scores(NamedTuple):
     first20: float | None
     alarms: int | None
     cpu_us_per_row: float | None
+    ece: float | None = None
+    coverage: float | None = None
+    width: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -95,7 +114,28 @@ def summarise(run: Run, table: Table, scored: Mask) -> Scores:
         first20=_mean(run.score[cold]),
         alarms=alarms,
         cpu_us_per_row=None if run.cpu_seconds is None else run.cpu_seconds / table.rows * 1e6,
+        ece=None if run.confidence is None else _calibration_error(run.confidence[scored], run.score[scored]),
+        coverage=None if run.inside is None else _mean(run.inside[scored]),
+        width=None if run.width is None else _mean(run.width[scored]),
     )
+
+
+def after_alarms(table: Table, alarms: Sequence[Alarm], rows: int = AFTER_ALARM_ROWS) -> Mask:
+    """The rows, in each alarm's own stream, that follow the row that raised it.
+
+    Args:
+        table: The rows.
+        alarms: A run's alarms.
+        rows: Rows of the stream after an alarm.
+
+    Returns:
+        (rows,) bool.
+    """
+    found = np.zeros(table.rows, dtype=np.bool_)
+    places = {name: np.flatnonzero(table.streams == code) for code, name in enumerate(table.stream_names)}
+    for alarm in alarms:
+        found[places[alarm.stream][alarm.row + 1 : alarm.row + 1 + rows]] = True
+    return found
 
 
 def summarise_streams(run: Run, table: Table, scored: Mask) -> Mapping[str, Scores]:
@@ -147,6 +187,10 @@ def score_rows(task: TaskKind, predicted: FloatArray, truth: FloatArray) -> Floa
     if task == "classification":
         return np.asarray(predicted == truth, dtype=np.float64)
     return np.asarray(np.abs(predicted - truth), dtype=np.float64)
+
+
+def _calibration_error(confidence: FloatArray, correct: FloatArray) -> float | None:
+    return expected_calibration_error(confidence, correct) if len(confidence) else None
 
 
 def _mean(values: FloatArray) -> float | None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -116,3 +117,9 @@ def label_std(target: Target, mean: FloatArray, std: FloatArray) -> FloatArray:
     weights = NODE_WEIGHTS[:, None]
     centre = (weights * points).sum(-2, keepdims=True)
     return np.asarray(np.sqrt((weights * (points - centre) ** 2).sum(-2)), dtype=np.float64)
+
+
+def label_interval(target: Target, mean: FloatArray, std: FloatArray, coverage: float) -> tuple[FloatArray, FloatArray]:
+    """Ends, in label units, of the central interval of N(mean, std²) (…, O) in the learners' scale."""
+    reach = NormalDist().inv_cdf(0.5 + coverage / 2) * std
+    return from_scale(target, mean - reach), from_scale(target, mean + reach)

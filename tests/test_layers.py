@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models.journal",),
     ("models.answers", "models.stream_config"),
     ("models.engine",),
-    ("models.scores", "models.lockstep", "models.prequential"),
+    ("models.calibration", "models.scores", "models.lockstep", "models.prequential"),
     ("models.baselines", "models.evaluation"),
     ("models.training",),
     ("models.selection", "models.casting", "models.search"),

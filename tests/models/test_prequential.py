@@ -137,3 +137,31 @@ def test_wrong_batches_and_delays_are_refused(tmp_path: Path) -> None:
     for batch, delay in ((0, 0), (1, -1)):
         with pytest.raises(ValueError, match="at least"):
             prequential(small_engine(), table, batch=batch, delay=delay)
+
+
+@pytest.mark.parametrize("delay", [0, 9])
+def test_stated_certainty_is_what_the_stream_would_answer(tmp_path: Path, delay: int) -> None:
+    """Intervals of 90% and probabilities, from the state before the row; the frozen start's are a fresh stream's."""
+    for task in ("regression", "classification"):
+        table = small_table(tmp_path, 30, streams=1, task=task)
+        engine = small_engine(task)
+        inputs, targets = engine.encode_inputs(table.values()), engine.encode_targets(table.targets())
+        report = prequential(small_engine(task), table, delay=delay)
+        slot, asked = engine.create(), []
+        for row in range(30):
+            if row > delay:
+                due = [row - delay - 1]
+                late = asked[due[0]] if delay else None
+                engine.apply(engine.step([Feedback(slot, inputs[due], targets[due], late)]))
+            answers = engine.predict([(slot, inputs[[row]])], 0.9)[0], engine.predict_initial(inputs[[row]], 0.9)
+            asked.append(answers[0].asked)
+            for run, answer in zip((report.adapted, report.frozen), answers, strict=True):
+                if answer.probabilities is not None:
+                    assert run.confidence is not None
+                    assert run.confidence[row] == pytest.approx(max(answer.probabilities[0]), rel=1e-3)
+                elif answer.intervals is not None:
+                    assert run.inside is not None
+                    assert run.width is not None
+                    low, high = answer.intervals[0]
+                    assert run.width[row] == pytest.approx(high - low, rel=1e-3)
+                    assert run.inside[row] == (low <= targets[row, 0] <= high)

@@ -53,3 +53,19 @@ def test_rolling_score_is_the_mean_of_a_window() -> None:
     for row, value in zip(rows, values, strict=True):
         last = np.searchsorted(places, row)
         assert value == pytest.approx(score[places[last - 9 : last + 1]].mean())
+
+
+def test_calibration_is_over_the_scored_rows(tmp_path: Path) -> None:
+    """Of what a run states: probabilities, or intervals; what it does not state is None."""
+    table = small_table(tmp_path, 100)
+    score = (np.arange(100) % 2).astype(np.float64)
+    scored = np.arange(100) >= 50
+    silent = summarise(_run(score), table, scored)
+    assert (silent.ece, silent.coverage, silent.width) == (None, None, None)
+    sure = np.where(scored, 0.9, 0.0)
+    assert summarise(_run(score)._replace(confidence=sure), table, scored).ece == pytest.approx(0.4)
+    truth = np.where(scored, 1.0, 9.0)
+    wide = np.where(np.arange(100) < 60, 2.0, 0.5)
+    figures = summarise(_run(score).with_intervals(-wide, wide, truth), table, scored)
+    assert figures.coverage == pytest.approx(0.2)
+    assert figures.width == pytest.approx(0.2 * 4 + 0.8 * 1)

@@ -281,9 +281,9 @@ async def test_failures_inside_are_problems_that_say_nothing_about_the_inside() 
 class BrokenEngine(Engine):
     """An engine that cannot learn."""
 
-    def step(self, items: Sequence[Feedback]) -> Tick:
+    def step(self, items: Sequence[Feedback], interval: float | None = None) -> Tick:
         """Fail."""
-        raise ValueError(f"{SECRET} in {len(items)} rows")
+        raise ValueError(f"{SECRET} in {len(items)} rows, {interval}")
 
 
 class BrokenStore(MemoryStore):
