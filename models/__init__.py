@@ -7,7 +7,7 @@ from models.adaptation import Observation, step
 from models.adaptation import init as init_state
 from models.answers import Decision, Outcome, Prediction, Status
 from models.bundle import Model, read_bundle, write_bundle
-from models.calibration import expected_calibration_error, inside
+from models.calibration import LEVEL, expected_calibration_error, inside
 from models.continuing import Continued, bundle_checksum, continue_training
 from models.detectors import DETECTORS
 from models.engine import Engine, Feedback, Tick, use_threads
@@ -21,7 +21,9 @@ from models.metatrain import Progress as MetaProgress
 from models.metatrain import meta_train
 from models.plan import Plan
 from models.prequential import Report, prequential, row_losses
+from models.rivers import RIVER_MODELS, river_installed
 from models.scores import (
+    AFTER_ALARM_ROWS,
     Alarm,
     Run,
     Scores,
@@ -62,8 +64,11 @@ from models.types import (
 )
 
 __all__ = [
+    "AFTER_ALARM_ROWS",
     "DETECTORS",
     "LEARNERS",
+    "LEVEL",
+    "RIVER_MODELS",
     "Alarm",
     "Batch",
     "BundleError",
@@ -129,6 +134,7 @@ __all__ = [
     "read_stream_names",
     "read_table",
     "read_table_for",
+    "river_installed",
     "rolling_score",
     "row_losses",
     "rows_mask",

@@ -1,24 +1,25 @@
 """What an adapted stream has to beat: the last known label, and online SGD that nobody meta-trained.
 
-Both run test-then-train on the same rows in the same batches with the same label delay as the model.
+Both run test-then-train on the same rows in the same batches with the same label delay as the model. Further rivals:
+``window`` (the last rows alone, solved exactly) and ``rivers`` (River's models).
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, huber_loss
 
-from models.features import init_standardiser, input_width, network_inputs, standardise
+from models.contest import Course, course_of, finish_classes, finish_numbers
+from models.features import input_width
 from models.lockstep import Event, Progress, run
 from models.networks import Mlp
 from models.params import flatten
 from models.prequential import Report
 from models.scores import Run, score_rows
-from models.targets import from_scale, log_slope, to_scale
+from models.targets import from_scale
 from models.tasks.table import IntArray, Table
 from models.types import FloatArray, ModelSpec, Tensors
 
@@ -90,21 +91,12 @@ def online_sgd(
         seed: Of the random start, which all streams share.
         progress: Told the number of rows learned so far.
     """
-    table, spec = report.table, replace(spec, start="")
-    raw = np.concatenate([standardise(spec.features, inputs), report.lags], axis=1).astype(np.float32)
-    still = init_standardiser(spec, 1)
-    x = network_inputs(spec, still["x_mean"], still["x_var"], torch.from_numpy(raw)[None])[0]  # (rows, F)
-    scaled = to_scale(spec.target, targets) if spec.task == "regression" else targets
-    contender = _OnlineSgd(spec, x, torch.from_numpy(scaled.astype(np.float32)), seed)
-    cpu_seconds = run(contender, table, batch=report.batch, delay=report.delay, progress=progress)
+    course = course_of(spec, report, inputs, targets)
+    contender = _OnlineSgd(course, seed)
+    cpu_seconds = run(contender, report.table, batch=report.batch, delay=report.delay, progress=progress)
     if spec.task == "regression":
-        predicted = from_scale(spec.target, contender.predicted[:, None])[:, 0]
-        loss = contender.loss - log_slope(spec.target, targets).sum(-1)
-    else:
-        predicted, loss = contender.predicted, contender.loss
-    truth = targets[:, 0]
-    score = score_rows(table.task, predicted, truth)
-    return Run("online SGD", score, np.square(predicted - truth), loss, cpu_seconds)
+        return finish_numbers(course, "online SGD", contender.answers[:, 0], contender.std, cpu_seconds)
+    return finish_classes(course, "online SGD", contender.answers, cpu_seconds)
 
 
 class _LastValue:
@@ -135,14 +127,17 @@ class _LastValue:
 class _OnlineSgd:
     """One network a stream, each a vector of weights; Adam moves several in one call."""
 
-    def __init__(self, spec: ModelSpec, x: Tensor, y: Tensor, seed: int) -> None:
+    def __init__(self, course: Course, seed: int) -> None:
+        spec = course.spec
         hidden = next((e.hyper_parameters["hidden"] for e in spec.experts if e.hyper_parameters.get("hidden")), HIDDEN)
         self.task = spec.task
         self.network = Mlp((input_width(spec), *hidden, spec.outputs), activation="tanh")
         self.start, self.layout = flatten(self.network.init(torch.Generator().manual_seed(seed)))
-        self.x, self.y = x, y
-        self.predicted = np.zeros(len(x))
-        self.loss = np.zeros(len(x))
+        self.x = torch.from_numpy(course.x.astype(np.float32))
+        self.y = torch.from_numpy(course.y.astype(np.float32))
+        self.answers = np.zeros((len(course.x), spec.outputs))
+        """(rows, O) means in the model's scale, or (rows, C) probabilities."""
+        self.std = np.ones(len(course.x))
         self.streams: dict[int, Tensors] = {}
         """Per stream: weights ``w``, Adam's moments ``m`` and ``v`` (N,), its ``steps``, the tracked ``variance``."""
 
@@ -202,13 +197,10 @@ class _OnlineSgd:
 
     def _record(self, outputs: Tensor, rows: IntArray, variance: Tensor) -> None:
         if self.task == "classification":
-            log_p = outputs.log_softmax(-1)
-            self.predicted[rows] = log_p.argmax(-1).numpy()
-            self.loss[rows] = -log_p.gather(-1, self.y[rows].long())[:, 0].numpy()
+            self.answers[rows] = outputs.double().softmax(-1).numpy()
         else:
-            error = (outputs - self.y[rows]).square().sum(-1)
-            self.predicted[rows] = outputs[:, 0].numpy()
-            self.loss[rows] = (0.5 * (error / variance + variance.log() + math.log(2 * math.pi))).numpy()
+            self.answers[rows] = outputs.numpy()
+            self.std[rows] = float(variance.sqrt())
 
 
 def _adam(state: Tensors, gradient: Tensor) -> Tensors:

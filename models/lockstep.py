@@ -104,6 +104,55 @@ def run(
     return spent
 
 
+def run_in_order(
+    contender: Contender, table: Table, *, batch: int = 1, delay: int = 0, progress: Progress | None = None
+) -> float:
+    """As ``run``, all streams in the file's own order: for a contender whose streams share what they learn.
+
+    A row is predicted at its place in the file; its batch is learned when the last label has arrived.
+    """
+    if batch < 1 or delay < 0:
+        raise ValueError(f"batch {batch} must be at least 1 and delay {delay} at least 0")
+    handles = [contender.open(code) for code in range(len(table.stream_names))]
+    learned = 0
+    spent = 0.0
+    for stream, event in events_in_order(table.streams, batch, delay):
+        began = time.process_time()
+        if event.learn:
+            contender.learn([(handles[stream], event)])
+            learned += len(event.rows)
+        else:
+            contender.predict([(handles[stream], event.rows)])
+        spent += time.process_time() - began
+        if progress is not None and event.learn and (learned % PREDICT_ROWS < batch or learned == table.rows):
+            progress(learned)
+    for handle in handles:
+        contender.close(handle)
+    return spent
+
+
+def events_in_order(streams: IntArray, batch: int, delay: int) -> Iterator[tuple[int, Event]]:
+    """What happens to all streams, in the order of the file: (stream, event).
+
+    Args:
+        streams: (rows,) stream of each row.
+        batch: Rows of a batch: consecutive rows of one stream.
+        delay: Rows of the file after which a label is known.
+    """
+    batches = []
+    for code in range(int(streams.max()) + 1):
+        rows = np.flatnonzero(streams == code)
+        batches += [(code, rows[start : start + batch]) for start in range(0, len(rows), batch)]
+    batches.sort(key=lambda each: int(each[1][-1]))
+    due = 0
+    for row, stream in enumerate(streams.tolist()):
+        while due < len(batches) and batches[due][1][-1] + delay < row:
+            yield batches[due][0], Event(learn=True, predict=False, rows=batches[due][1])
+            due += 1
+        yield stream, Event(learn=False, predict=True, rows=np.array([row]))
+    yield from ((code, Event(learn=True, predict=False, rows=rows)) for code, rows in batches[due:])
+
+
 def events(rows: IntArray, batch: int, delay: int) -> Iterator[Event]:
     """What happens to one stream, in order.
 

@@ -245,13 +245,16 @@ def evaluate(
     stream_column: StreamColumn = None,
     time_column: TimeColumn = None,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Run online SGD without meta-learning on the same rows, too.")
+        bool,
+        typer.Option(
+            "--compare", help="Run baselines and, where River is installed, its models on the same rows, too."
+        ),
     ] = False,
     seed: Seed = 0,
     device: Device = "cpu",
     json: Annotated[Path | None, typer.Option(metavar="OUT", help="Write all figures as JSON.")] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="OUT.png", help="Write a plot of rolling scores with drift marks.")
+        Path | None, typer.Option(metavar="OUT.png", help="Plot rolling scores, drift alarms and calibration.")
     ] = None,
 ) -> None:
     """Test then train on a file, offline, through the engine that the server uses. Runs everything, scores the part."""

@@ -30,7 +30,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models.answers", "models.stream_config"),
     ("models.engine",),
     ("models.calibration", "models.scores", "models.lockstep", "models.prequential"),
-    ("models.baselines", "models.evaluation"),
+    ("models.contest",),
+    ("models.baselines", "models.window", "models.rivers"),
+    ("models.evaluation",),
     ("models.training",),
     ("models.selection", "models.casting", "models.search"),
     ("models.trainer",),
@@ -68,7 +70,10 @@ FORBIDDEN: Mapping[str, frozenset[str]] = {
 }
 """Packages that a package and everything below it leaves alone."""
 
-OPTIONAL_EXTRAS: Mapping[str, frozenset[str]] = {"models.boosting": frozenset({"sklearn"})}
+OPTIONAL_EXTRAS: Mapping[str, frozenset[str]] = {
+    "models.boosting": frozenset({"sklearn"}),
+    "models.rivers": frozenset({"river"}),
+}
 """Modules that import an optional extra inside a function, and which: one place each."""
 
 

@@ -1,8 +1,10 @@
 """The terminal: results go to stdout, progress and errors to stderr."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table as Grid
@@ -12,6 +14,8 @@ from models import Alarm, Scores
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 ALARMS_SHOWN = 10
+NARROW: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1), "pad_edge": False, "collapse_padding": True}
+"""A table whose columns stand close enough for 80 characters."""
 
 
 class CommandError(Exception):
@@ -34,24 +38,41 @@ def progress_bar(unit: str = "rows") -> Iterator[Progress]:
         yield bar
 
 
-def score_grid(task: str, scores: Sequence[Scores], title: str, caption: str) -> Grid:
-    """The table of contenders: the last one, the adapted streams, stands out."""
+def score_grid(task: str, scores: Sequence[Scores], title: str, caption: str, *, best_first: bool = False) -> Grid:
+    """The table of contenders: the last one, the adapted streams, stands out.
+
+    Args:
+        task: ``regression`` or ``classification``.
+        scores: One entry a contender, over the same rows.
+        title: Above the table.
+        caption: Below it.
+        best_first: Sort by score; otherwise as given.
+    """
     regression = task == "regression"
-    grid = Grid(title=title, title_justify="left", caption=caption, caption_justify="left")
-    grid.add_column("", no_wrap=True)
-    grid.add_column("rows", justify="right")
-    grid.add_column("MAE" if regression else "accuracy", justify="right")
+    main = scores[-1]
+    columns: list[tuple[str, Callable[[Scores], str]]] = [
+        ("", lambda each: each.name),
+        ("MAE" if regression else "accuracy", lambda each: number(each.score)),
+    ]
     if regression:
-        grid.add_column("RMSE", justify="right")
-    for name in ("loss", "first20", "alarms", "µs/row"):
-        grid.add_column(name, justify="right")
-    for position, each in enumerate(scores):
-        cells = [each.name, f"{each.rows:,}", number(each.score)]
-        if regression:
-            cells.append(number(each.rmse))
-        cells += [number(each.loss), number(each.first20), "–" if each.alarms is None else str(each.alarms)]
-        cells.append("–" if each.cpu_us_per_row is None else f"{each.cpu_us_per_row:,.0f}")
-        grid.add_row(*cells, style="bold" if position == len(scores) - 1 else None)
+        columns.append(("RMSE", lambda each: number(each.rmse)))
+    columns.append(("loss", lambda each: number(each.loss)))
+    if regression:
+        columns.append(("in 90%", lambda each: "–" if each.coverage is None else f"{each.coverage:.1%}"))
+        columns.append(("width", lambda each: number(each.width)))
+    else:
+        columns.append(("cal. err.", lambda each: "–" if each.ece is None else f"{each.ece:.4f}"))
+    if any(each.first20 is not None for each in scores):
+        columns.append(("first20", lambda each: number(each.first20)))
+    columns.append(("alarms", lambda each: "–" if each.alarms is None else str(each.alarms)))
+    columns.append(("µs/row", lambda each: "–" if each.cpu_us_per_row is None else f"{each.cpu_us_per_row:,.0f}"))
+    caption = f"{main.rows:,} rows scored; {caption}"
+    grid = Grid(title=title, title_justify="left", caption=caption, caption_justify="left", **NARROW)
+    for position, (name, _) in enumerate(columns):
+        grid.add_column(name, justify="right" if position else "left", no_wrap=position == 0)
+    order = sorted(scores, key=lambda each: each.score if regression else -each.score) if best_first else scores
+    for each in order:
+        grid.add_row(*(cell(each) for _, cell in columns), style="bold green" if each is main else None)
     return grid
 
 

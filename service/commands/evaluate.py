@@ -4,7 +4,7 @@ from pathlib import Path
 
 import orjson
 
-from models import Model, Table, evaluate
+from models import AFTER_ALARM_ROWS, Evaluation, Model, Table, evaluate, river_installed
 from service.commands.console import CommandError, alarm_lines, number, out, progress_bar, score_grid
 from service.commands.data import select
 from service.commands.plot import plot
@@ -25,6 +25,8 @@ def run(
     plot_file: Path | None,
 ) -> None:
     """Run, print, and write what was asked for.
+
+    ``compare`` runs the baselines, and River's models where River is installed.
 
     Raises:
         CommandError: A file cannot be written.
@@ -48,14 +50,19 @@ def run(
             delay=delay,
             scored=scored,
             compare=compare,
+            river=compare and river_installed(),
             seed=seed,
             device=device,
             progress=follow,
         )
     title = f"{model.spec.name} on {table.name}" + (f" ({part})" if part else "")
     detail = f"batch {batch}, label delay {delay} rows, {len(table.stream_names)} streams"
-    out.print(score_grid(table.task, evaluation.scores, title, detail))
+    out.print(score_grid(table.task, evaluation.scores, title, detail, best_first=compare))
+    if compare:
+        out.print(_terms(evaluation), soft_wrap=True)
     for line in alarm_lines(evaluation.report.adapted.alarms or ()):
+        out.print(line)
+    for line in _after_alarms(evaluation):
         out.print(line)
     frozen, adapted = evaluation.scores[0], evaluation.scores[-1]
     out.print(f"frozen start {number(frozen.score)} → adapted {number(adapted.score)}")
@@ -67,5 +74,28 @@ def run(
             raise CommandError(f"{json_file}: cannot be written ({error.strerror}); choose another --json") from None
         out.print(f"wrote {json_file}", soft_wrap=True)
     if plot_file is not None:
-        plot(evaluation, plot_file, f"{title}: {detail}")
+        plot(evaluation, plot_file, title, detail)
         out.print(f"wrote {plot_file}", soft_wrap=True)
+
+
+def _terms(evaluation: Evaluation) -> str:
+    """On which terms the contenders ran: one line for the table."""
+    spoken = "all rivals get the model's inputs, its lagged targets and its scale of the target, row by row as it does"
+    if not river_installed():
+        return spoken + '; River\'s models are left out: pip install "acclimate[compare]" adds them'
+    several = len(evaluation.report.table.stream_names) > 1
+    return spoken + ("; shared: one model learns all streams, the others keep one a stream" if several else "")
+
+
+def _after_alarms(evaluation: Evaluation) -> list[str]:
+    """How certain the adapted streams are after alarms, where there are such rows."""
+    if not evaluation.after_alarms:
+        return []
+    adapted = evaluation.after_alarms[-1]
+    if adapted.coverage is not None:
+        held = f"{adapted.coverage:.1%} of the labels lie in their 90% intervals, mean width {number(adapted.width)}"
+    else:
+        held = f"calibration error {adapted.ece or 0:.4f}"
+    return [
+        f"in the {AFTER_ALARM_ROWS} rows after alarms ({adapted.rows:,} rows): score {number(adapted.score)}, {held}"
+    ]

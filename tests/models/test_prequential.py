@@ -147,7 +147,8 @@ def test_stated_certainty_is_what_the_stream_would_answer(tmp_path: Path, delay:
         engine = small_engine(task)
         inputs, targets = engine.encode_inputs(table.values()), engine.encode_targets(table.targets())
         report = prequential(small_engine(task), table, delay=delay)
-        slot, asked = engine.create(), []
+        slot = engine.create()
+        asked: list[np.ndarray] = []
         for row in range(30):
             if row > delay:
                 due = [row - delay - 1]

@@ -7,7 +7,7 @@ import orjson
 import pytest
 from typer.testing import CliRunner, Result
 
-from models import read_bundle, write_bundle
+from models import RIVER_MODELS, read_bundle, write_bundle
 from models.types import Lags
 from service.cli import app
 from tests.models.examples import small_model, write_rows
@@ -98,13 +98,23 @@ def test_evaluate_prints_the_contenders_and_writes_figures_and_plot(tmp_path: Pa
     )
     assert result.exit_code == 0, result.output
     written = orjson.loads(figures.read_bytes())
-    names = [each["name"] for each in written["results"]]
-    assert names == ["frozen start", "last value", "online SGD", "adapted"]
+    results = {each["name"]: each for each in written["results"]}
+    assert next(iter(results)) == "frozen start"
+    assert list(results)[-1] == "adapted"
+    river = {f"River {name}{way}" for name in RIVER_MODELS["regression"] for way in ("", ", shared")}
+    assert {"last value", "online SGD", "window of 500 rows"} | river < set(results)
+    printed = [re.split(r"  +", line.strip())[0] for line in result.stdout.splitlines()]
+    order = [name for name in printed if name in results]
+    assert order == sorted(results, key=lambda name: results[name]["score"])
+    assert results["adapted"]["coverage"] is not None
+    assert f"{results['adapted']['coverage']:.1%}" in result.stdout
+    assert "shared: one model learns all streams" in result.stdout
     for each in written["results"]:
         assert each["rows"] == written["scored_rows"] == 30
         assert f"{each['score']:#.4g}" in result.stdout
     assert (written["batch"], written["delay"], written["metric"]) == (2, 0, "mean absolute error")
     assert picture.read_bytes().startswith(PNG)
+    assert all(set(each) >= {"ece", "coverage", "width", "cpu_us_per_row"} for each in written["results"])
 
 
 def test_evaluate_takes_several_files_and_streams_to_score(tmp_path: Path, bundle: Path) -> None:
@@ -128,6 +138,7 @@ def test_classification_is_scored_by_accuracy(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "accuracy" in result.stdout
     assert "RMSE" not in result.stdout
+    assert "cal. err." in result.stdout
 
 
 def test_failures_are_one_line(tmp_path: Path, bundle: Path, rows: Path) -> None:
