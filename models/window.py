@@ -94,7 +94,8 @@ def slide(sums: Sums, x: FloatArray, y: FloatArray, sign: FloatArray) -> Sums:
 
 def solve(sums: Sums) -> Fit:
     """The posterior of each window: weights (XᵀX + λI)⁻¹XᵀY; the noise is that of the residuals and the prior rows."""
-    covariance: FloatArray = np.linalg.inv(sums.gram + PRECISION * np.eye(sums.gram.shape[1]))
+    precision = sums.gram + PRECISION * np.eye(sums.gram.shape[1])
+    covariance = np.asarray(np.linalg.inv(precision), dtype=np.float64)
     weights = covariance @ sums.cross
     left = np.maximum(sums.squares - (weights * sums.cross).sum(1), 0.0)  # residuals and the prior's share
     return Fit(weights, covariance, (left + NOISE_ROWS) / (sums.rows[:, None] + NOISE_ROWS))
