@@ -1,4 +1,4 @@
-"""The same course for every baseline: the model's own inputs, lag values, scale of the target, batches and delays."""
+"""The same course for every baseline: the model's own inputs, lag values, batches and delays."""
 
 import math
 from dataclasses import replace
@@ -13,19 +13,19 @@ from models.prequential import Report
 from models.scores import Run, score_rows
 from models.targets import from_scale, label_interval, log_slope, to_scale
 from models.tasks.table import Table
-from models.types import FloatArray, ModelSpec
+from models.types import FloatArray, ModelSpec, Target
 
 
 class Course(NamedTuple):
     """What a baseline runs over.
 
     Attributes:
-        spec: The model's, without its frozen start.
+        spec: The model's, without its frozen start, and with the scale of the target that the baseline learns in.
         table: The rows.
         batch: Rows of a batch.
         delay: Rows of the file after which a label is known.
         x: (rows, F) the model's network inputs, standardised by the bundle's statistics, lag values included.
-        y: (rows, O) targets in the model's scale, or (rows, 1) class indices.
+        y: (rows, O) targets in that scale, or (rows, 1) class indices.
         labels: (rows, O) targets in their own units, or class indices.
     """
 
@@ -38,7 +38,9 @@ class Course(NamedTuple):
     labels: FloatArray
 
 
-def course_of(spec: ModelSpec, report: Report, inputs: FloatArray, targets: FloatArray) -> Course:
+def course_of(
+    spec: ModelSpec, report: Report, inputs: FloatArray, targets: FloatArray, *, plain: bool = False
+) -> Course:
     """The course that a model has run.
 
     Args:
@@ -46,13 +48,22 @@ def course_of(spec: ModelSpec, report: Report, inputs: FloatArray, targets: Floa
         report: Its own run: table, batches, delay and lag values.
         inputs: (rows, D) encoded inputs.
         targets: (rows, O) encoded targets.
+        plain: Standardise targets without the model's transform, which suits its own learners: what is linear in the
+            inputs is so in the label's units.
     """
-    spec = replace(spec, start="")
+    spec = replace(spec, start="", target=plain_target(spec.target) if plain else spec.target)
     raw = np.concatenate([standardise(spec.features, inputs), report.lags], axis=1).astype(np.float32)
     still = init_standardiser(spec, 1)
     x = network_inputs(spec, still["x_mean"], still["x_var"], torch.from_numpy(raw)[None])[0]  # (rows, F)
     y = to_scale(spec.target, targets) if spec.task == "regression" else targets
     return Course(spec, report.table, report.batch, report.delay, x.double().numpy(), y, targets)
+
+
+def plain_target(target: Target) -> Target:
+    """The linear scale that agrees with a target's own at its middle, and one standard deviation to both sides."""
+    ones = np.ones(len(target.mean))
+    low, middle, high = (from_scale(target, step * ones) for step in (-1.0, 0.0, 1.0))
+    return replace(target, power=1.0, mean=tuple(middle.tolist()), std=tuple(((high - low) / 2).tolist()))
 
 
 def finish_numbers(course: Course, name: str, mean: FloatArray, std: FloatArray | None, cpu_seconds: float) -> Run:
@@ -61,12 +72,14 @@ def finish_numbers(course: Course, name: str, mean: FloatArray, std: FloatArray 
     Args:
         course: What it ran over.
         name: What ran.
-        mean: (rows,) answers in the model's scale.
+        mean: (rows,) answers in the course's scale; cut, in label units, to the range of the training labels.
         std: (rows,) standard deviations that it stated with them; ``None`` where it states none.
         cpu_seconds: CPU time over all rows.
     """
     target, truth = course.spec.target, course.labels[:, 0]
     predicted = from_scale(target, mean[:, None])[:, 0]
+    if target.low:
+        predicted = np.clip(predicted, target.low[0], target.high[0])
     error, loss = np.abs(predicted - truth), np.full(len(truth), math.nan)
     if std is None:
         return Run(name, error, np.square(error), loss, cpu_seconds)

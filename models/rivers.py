@@ -1,8 +1,8 @@
 """River's models as contenders: what somebody would run who adapts online without a meta-learned start.
 
-They learn row by row, in the same loop as the model, from the same inputs, lag values and scale of the target. Where a
-table has several streams each of River's models runs twice: a model of its own for each stream, and *shared*, one model
-that learns all streams in the order of the file.
+They learn row by row, in the same loop as the model, from the same inputs and lag values; targets are standardised.
+Where a table has several streams each of River's models runs twice: a model of its own for each stream, and *shared*,
+one model that learns all streams in the order of the file.
 """
 
 import math
@@ -51,7 +51,7 @@ def river_rival(
     """One of River's models over the rows that a model has run over.
 
     Args:
-        spec: The model whose inputs and scale are taken over.
+        spec: The model whose inputs are taken over.
         report: The model's own run: table, batches, delay and lag values.
         inputs: (rows, D) encoded inputs.
         targets: (rows, O) encoded targets.
@@ -63,7 +63,7 @@ def river_rival(
     Raises:
         TrainingError: River is not installed.
     """
-    course = course_of(spec, report, inputs, targets)
+    course = course_of(spec, report, inputs, targets, plain=True)
     contender = _River(course, river_factory(spec.task, model, seed), shared=shared)
     go = run_in_order if shared else run
     cpu_seconds = go(contender, report.table, batch=report.batch, delay=report.delay, progress=progress)
@@ -111,7 +111,7 @@ class _River:
         self.x = course.x
         self.y = course.y[:, 0].tolist()
         self.answers = np.zeros((len(course.x), course.spec.outputs))
-        """(rows, O) means in the model's scale, or (rows, C) unnormalised probabilities."""
+        """(rows, O) standardised means, or (rows, C) unnormalised probabilities."""
         self.models: dict[int, Any] = {}
 
     def open(self, stream: int) -> int:

@@ -65,14 +65,14 @@ def window_ridge(
     Classes are regressed on as C indicators, and the answers cut to probabilities (a linear probability model).
 
     Args:
-        spec: The model whose inputs and scale are taken over.
+        spec: The model whose inputs are taken over.
         report: The model's own run: table, batches, delay and lag values.
         inputs: (rows, D) encoded inputs.
         targets: (rows, O) encoded targets.
         window_rows: W.
         progress: Told the number of rows learned so far.
     """
-    course = course_of(spec, report, inputs, targets)
+    course = course_of(spec, report, inputs, targets, plain=True)
     contender = _Window(course, window_rows)
     cpu_seconds = run(contender, report.table, batch=report.batch, delay=report.delay, progress=progress)
     name = f"window of {window_rows} rows"

@@ -27,7 +27,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_every_example_is_on_the_page() -> None:
     """With a link, and the command that runs it."""
     scripts = {path.stem for path in EXAMPLES.glob("*.py")} - {"common"}
-    assert scripts == set(re.findall(r"^## \[.*\]\((\w+)\.py\)$", PAGE, re.MULTILINE))
+    assert scripts == set(re.findall(r"\]\((\w+)\.py\)", PAGE))
     for name in scripts:
         assert f"docs/examples/{name}.py" in (EXAMPLES / f"{name}.py").read_text("utf-8")
 
@@ -71,7 +71,7 @@ def test_search_tries_sizes_within_its_budget(run: Any, tmp_path: Path) -> None:
 
 def test_forecasts_hold_what_they_promise(run: Any) -> None:
     """The shares of labels inside are near the stated levels, and rise with them."""
-    shares = run("forecasts", rows=240)
+    shares = run("forecasts", rows=120)
     for level, share in shares.items():
-        assert share == pytest.approx(level, abs=0.12)
+        assert share == pytest.approx(level, abs=0.15)
     assert sorted(shares.values()) == list(shares.values())

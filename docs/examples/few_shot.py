@@ -37,24 +37,21 @@ def gestures(people: int, rows: int, rng: np.random.Generator) -> list[list[obje
 def main(folder: Path, people: int = 120, rows: int = 100, budget: float = 2.0) -> dict[str, float]:
     """Meta-train on most people, then meet ten new ones; returns the figures of the last table."""
     header = ["t", "person", *(f"sensor_{number}" for number in range(SENSORS)), "gesture"]
-    data = write_csv(folder / "gestures.csv", header, gestures(people, rows, np.random.default_rng(0)))
-    names = [f"person-{number}" for number in range(people)]
-    (folder / "known.txt").write_text("\n".join(names[:-10]))
-    (folder / "new.txt").write_text("\n".join(names[-10:]))
+    made = gestures(people, rows, np.random.default_rng(0))
+    new = {f"person-{number}" for number in range(people - 10, people)}
+    known_file = write_csv(folder / "known.csv", header, [row for row in made if row[1] not in new])
+    new_file = write_csv(folder / "new.csv", header, [row for row in made if row[1] in new])
     # No lagged targets: which gesture came last says nothing about the next one.
     acclimate(
-        *("train", "--data", data, "--target", "gesture", "--stream-column", "person", "--time-column", "t"),
-        *("--streams", folder / "known.txt", "--lag-target", 0, "--algorithm", "bayes_head", "--budget", budget),
+        *("train", "--data", known_file, "--target", "gesture", "--stream-column", "person", "--time-column", "t"),
+        *("--lag-target", 0, "--algorithm", "bayes_head", "--budget", budget),
         *("--out", folder / "gestures.safetensors"),
     )
-    acclimate(
-        *("evaluate", folder / "gestures.safetensors", "--data", data, "--score-streams", folder / "new.txt"),
-        *("--json", folder / "scores.json"),
-    )
+    acclimate("evaluate", folder / "gestures.safetensors", "--data", new_file, "--json", folder / "scores.json")
     scores = json.loads((folder / "scores.json").read_bytes())
     frozen, adapted = scores["results"][0], scores["results"][-1]
-    print(f"\nframes of new people: frozen start {frozen['score']:.0%} right, adapted {adapted['score']:.0%},")
-    print(f"of which in each person's first 20 frames, 4 of each gesture: {adapted['first20']:.0%}")
+    print(f"\nnew people's gestures: frozen start {frozen['score']:.0%} right, adapted {adapted['score']:.0%};")
+    print(f"in the first 20 of each person, about four of each gesture: {adapted['first20']:.0%}")
     return {"frozen": frozen["score"], "adapted": adapted["score"], "first20": adapted["first20"]}
 
 

@@ -57,7 +57,8 @@ def main(folder: Path, users: int = 220, ratings: int = 60, budget: float = 2.0)
 
 async def serve(folder: Path, world: World, new: range) -> dict[str, float]:
     """The service as `acclimate serve --model taste=…` runs it, here without a network."""
-    application = create_app(Settings(data_dir=folder / "data", models={"taste": folder / "taste.safetensors"}))
+    models = {"taste": folder / "taste.safetensors"}
+    application = create_app(Settings(data_dir=folder / "data", models=models, log_level="warning"))
     transport = httpx.ASGITransport(application)
     lists: dict[int, list[float]] = {0: [], 5: [], 20: []}
     async with (

@@ -40,18 +40,18 @@ def readings(sensors: int, hours: int, rng: np.random.Generator) -> list[list[ob
 def main(folder: Path, sensors: int = 30, hours: int = 400, budget: float = 2.0) -> dict[str, float]:
     """Meta-train on the older sensors, run the eight new ones; returns the figures of the table."""
     header = ["hour", "sensor", "signal", "temperature", "humidity", "concentration"]
-    data = write_csv(folder / "readings.csv", header, readings(sensors, hours, np.random.default_rng(1)))
-    names = [f"sensor-{number}" for number in range(sensors)]
-    (folder / "old.txt").write_text("\n".join(names[:-8]))
-    (folder / "new.txt").write_text("\n".join(names[-8:]))
-    late = ("--delay", 5 * sensors)  # rows of the file: five hours of all sensors
+    made = readings(sensors, hours, np.random.default_rng(1))
+    new = {f"sensor-{number}" for number in range(sensors - 8, sensors)}
+    old_file = write_csv(folder / "old.csv", header, [row for row in made if row[1] not in new])
+    new_file = write_csv(folder / "new.csv", header, [row for row in made if row[1] in new])
+    # --delay counts rows of the file: five hours of all its sensors.
     acclimate(
-        *("train", "--data", data, "--target", "concentration", "--stream-column", "sensor", "--time-column", "hour"),
-        *("--streams", folder / "old.txt", "--lag-target", 0, "--algorithm", "bayes_head", "--budget", budget),
-        *("--delay", 5 * (sensors - 8), "--out", folder / "sensors.safetensors"),
+        *("train", "--data", old_file, "--target", "concentration", "--stream-column", "sensor"),
+        *("--time-column", "hour", "--delay", 5 * (sensors - 8), "--lag-target", 0, "--algorithm", "bayes_head"),
+        *("--budget", budget, "--out", folder / "sensors.safetensors"),
     )
     acclimate(
-        *("evaluate", folder / "sensors.safetensors", "--data", data, *late, "--score-streams", folder / "new.txt"),
+        *("evaluate", folder / "sensors.safetensors", "--data", new_file, "--delay", 5 * 8),
         *("--json", folder / "scores.json", "--plot", folder / "sensors.png"),
     )
     scores = json.loads((folder / "scores.json").read_bytes())

@@ -80,7 +80,7 @@ def run(
 
 def _terms(evaluation: Evaluation) -> str:
     """On which terms the contenders ran: one line for the table."""
-    spoken = "all rivals get the model's inputs, its lagged targets and its scale of the target, row by row as it does"
+    spoken = "all rivals get the model's inputs and lagged targets, row by row as it does"
     if not river_installed():
         return spoken + '; River\'s models are left out: pip install "acclimate[compare]" adds them'
     several = len(evaluation.report.table.stream_names) > 1

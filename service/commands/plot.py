@@ -63,7 +63,7 @@ def plot(evaluation: Evaluation, file: Path, title: str, detail: str) -> None:
             handles.append(
                 Line2D([], [], color=DRIFT, linestyle="none", marker="|", markersize=11, markeredgewidth=1.8)
             )
-            labels.append(f"drift alarm of the adapted streams: {len(alarms)}")
+            labels.append(f"drift alarms: {len(alarms)}")
         figure.legend(handles, labels, loc="outside lower left", frameon=False, ncols=5, columnspacing=1.4)
         try:
             figure.savefig(file)
@@ -96,7 +96,7 @@ def _draw_scores(axes: Axes, evaluation: Evaluation) -> None:
             zorder=4 if main else 3 - 0.1 * position,
             label=f"{run.name}: {text}",
         )
-        top = max(top, float(np.quantile(values, 1.0 if main or still else 0.98)))
+        top = max(top, float(np.quantile(values, 1.0 if main or still else 0.95)))
     if regression:
         axes.set_ylim(0, 1.08 * top)
         axes.set_ylabel(f"mean absolute error,\nunits of {evaluation.report.table.target_name!r}")

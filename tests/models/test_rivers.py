@@ -23,7 +23,7 @@ def _run(table: Table, task: str, model: str, *, shared: bool, batch: int = 1, d
     scored = np.ones(table.rows, dtype=np.bool_)
     report = Report(nothing, nothing, np.zeros((table.rows, 0)), scored, table, batch, delay)
     spec = engine.model.spec
-    return course_of(spec, report, inputs, targets), river_rival(
+    return course_of(spec, report, inputs, targets, plain=True), river_rival(
         spec, report, inputs, targets, model=model, shared=shared
     )
 

@@ -19,7 +19,9 @@ def _course(table: Table, task: str, batch: int, delay: int) -> tuple[Course, Ru
     scored = np.ones(table.rows, dtype=np.bool_)
     report = Report(nothing, nothing, np.zeros((table.rows, 0)), scored, table, batch, delay)
     spec = engine.model.spec
-    return course_of(spec, report, inputs, targets), window_ridge(spec, report, inputs, targets, window_rows=12)
+    return course_of(spec, report, inputs, targets, plain=True), window_ridge(
+        spec, report, inputs, targets, window_rows=12
+    )
 
 
 def _known(table: Table, row: int, batch: int, delay: int) -> list[int]:
