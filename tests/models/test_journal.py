@@ -140,7 +140,7 @@ def test_search_tries_all_and_keeps_the_best(tmp_path: Path) -> None:
         assert [each["hidden"] for each in after] == [each["hidden"] for each in kept]
     best = min(rounds[-1], key=lambda each: float(each["score"]))
     widths = {expert.name: list(expert.hyper_parameters["hidden"]) for expert in model.spec.experts}
-    without = {"kernel": [], "linear": [], "trees": []}  # heads without a network stay without
+    without: dict[str, list[int]] = {"kernel": [], "linear": [], "trees": []}  # heads without a network stay without
     assert widths == {"bayes_head": best["hidden"], **without}
     assert f"network: hidden widths {'-'.join(map(str, best['hidden']))}" in report.choices
     assert_equal(train_table(table, settings, Kept().follow)[0], model)
