@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.learners.bayes_head import BANDWIDTHS, CHUNK_ROWS, BayesHead
+from models.learners.basis import BANDWIDTHS
+from models.learners.bayes_head import CHUNK_ROWS, BayesHead
 from models.types import Batch, Episode, Tensors
 
 FAR = 1e15

@@ -1,0 +1,190 @@
+"""What stands between a linear head and the labels: noise whose level is tracked, or the softmax of classes."""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from models.kalman import Conditioned
+from models.losses import cross_entropy, gaussian_nll, masked_sum, student_t_log_density, track_variance
+from models.types import Batch, Predictive, Tensors
+
+NOISE_FLOOR = 1e-6
+"""Least noise variance, in units of the standardised target."""
+LOG_2PI = math.log(2 * math.pi)
+
+
+class Readout(Protocol):
+    """How labels follow from a head's means and variance factors; ``state`` has what it keeps of each member."""
+
+    def meta_init(self) -> Tensors:
+        """Learned tensors before meta-training."""
+        ...
+
+    def init(self, meta: Tensors, streams: int, members: int) -> Tensors:
+        """State of ``members`` members, the challenger among them: every tensor is (S, M, …)."""
+        ...
+
+    def targets(self, batch: Batch) -> Tensor:
+        """What the head regresses: (S, B, O)."""
+        ...
+
+    def predictive(self, meta: Tensors, state: Tensors, mean: Tensor, v: Tensor) -> Predictive:
+        """Of means (S, M, B, O) and variance factors v = φᵀPφ (S, M, B, 1)."""
+        ...
+
+    def evidence(self, meta: Tensors, state: Tensors, found: Conditioned, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Joint log-likelihood (S, M) of a batch that the head was conditioned on, and the same under heavy tails."""
+        ...
+
+    def learn(self, state: Tensors, mean: Tensor, v: Tensor, batch: Batch) -> Tensors:
+        """State after a batch that was predicted with ``mean`` and ``v``."""
+        ...
+
+    def reset(self, state: Tensors, live: Tensor, restart: Tensor, *, handed_over: bool) -> Tensors:
+        """State after the detector's decision.
+
+        Args:
+            state: State after the update.
+            live: (S, M) live members that re-adapt.
+            restart: (S,) challengers that start again.
+            handed_over: Whether live members take over the challenger, instead of a posterior from given rows.
+        """
+        ...
+
+    def anew(self, state: Tensors) -> Tensors:
+        """State of a challenger that starts now: (S, 1, …)."""
+        ...
+
+    def nll(self, meta: Tensors, mean: Tensor, v: Tensor, y: Tensor) -> Tensor:
+        """Loss (T, B) of rows with means (T, B, O) and variance factors (T, B, 1), for meta-training."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedNoise:
+    """y = m + ε, ε ~ N(0, σ²(1+v)), with σ² of each output followed by an exponentially weighted mean.
+
+    The level belongs to a member: the challenger starts at the live ones' and brings its own when they take it over,
+    so that rows which nobody could foresee do not blur a new regime.
+
+    Args:
+        outputs: O.
+        rate: Weight of a row.
+    """
+
+    outputs: int
+    rate: float
+
+    def meta_init(self) -> Tensors:
+        """The level where a stream begins."""
+        return {"log_noise": torch.full((self.outputs,), -1.0)}
+
+    def init(self, meta: Tensors, streams: int, members: int) -> Tensors:
+        """Every member at the learned level."""
+        return {"noise": meta["log_noise"].exp().expand(streams, members, -1).clone()}
+
+    def targets(self, batch: Batch) -> Tensor:
+        """The labels as they are."""
+        return batch.y
+
+    def predictive(self, meta: Tensors, state: Tensors, mean: Tensor, v: Tensor) -> Predictive:
+        """N(m, σ²(1+v))."""
+        del meta
+        return Predictive(mean, state["noise"][:, :, None, :] * (1 + v))
+
+    def evidence(self, meta: Tensors, state: Tensors, found: Conditioned, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Of the decorrelated residuals: normal, and Student-t."""
+        del meta
+        mask = batch.mask[:, None]
+        level = state["noise"][:, :, None, :]
+        chained = self.outputs * found.spread.log()[..., 0]
+        log_scale = chained + 0.5 * level.log().sum(-1)
+        z2 = found.white.square() / level
+        joint = masked_sum(-0.5 * (z2 + LOG_2PI).sum(-1) - log_scale, mask)
+        robust = student_t_log_density(found.white, level, torch.zeros_like(found.white)) - chained
+        return joint, masked_sum(robust, mask)
+
+    def learn(self, state: Tensors, mean: Tensor, v: Tensor, batch: Batch) -> Tensors:
+        """Follow the squared residuals, each divided by what was expected beyond the noise."""
+        squared = (batch.y[:, None] - mean).square() / (1 + v)
+        level = track_variance(state["noise"], squared, batch.mask[:, None], rate=self.rate)
+        return {"noise": level.clamp_min(NOISE_FLOOR)}
+
+    def reset(self, state: Tensors, live: Tensor, restart: Tensor, *, handed_over: bool) -> Tensors:
+        """Whoever takes over the challenger takes its level; a challenger that restarts takes the live ones' mean."""
+        noise = state["noise"]
+        level = torch.where(live[..., None], noise[:, -1:], noise[:, :-1]) if handed_over else noise[:, :-1]
+        own = torch.where(restart[:, None, None], level.mean(1, keepdim=True), noise[:, -1:])
+        return {"noise": torch.cat([level, own], dim=1)}
+
+    def anew(self, state: Tensors) -> Tensors:
+        """The mean of the live members' levels."""
+        return {"noise": state["noise"][:, :-1].mean(1, keepdim=True)}
+
+    def nll(self, meta: Tensors, mean: Tensor, v: Tensor, y: Tensor) -> Tensor:
+        """−log N(y; m, σ²(1+v)) at the learned level."""
+        return gaussian_nll(mean, meta["log_noise"].exp() * (1 + v), y)
+
+
+@dataclass(frozen=True, slots=True)
+class SoftmaxReadout:
+    """Classes regressed one-hot (±1) and read off as softmax(a·m/√(1+b·v)); nothing is kept of a stream.
+
+    Args:
+        outputs: C classes.
+    """
+
+    outputs: int
+
+    def meta_init(self) -> Tensors:
+        """The scale a and how much uncertainty flattens, b, in logs."""
+        return {"log_scale": torch.tensor(1.0), "log_spread": torch.tensor(0.0)}
+
+    def init(self, meta: Tensors, streams: int, members: int) -> Tensors:
+        """Nothing."""
+        del meta, streams, members
+        return {}
+
+    def targets(self, batch: Batch) -> Tensor:
+        """1 for a row's class, -1 for the others."""
+        return one_hot(batch.y, self.outputs).to(batch.x.dtype) * 2 - 1
+
+    def predictive(self, meta: Tensors, state: Tensors, mean: Tensor, v: Tensor) -> Predictive:
+        """Log probabilities."""
+        del state
+        return Predictive(self._log_probabilities(meta, mean, v), torch.empty(0))
+
+    def evidence(self, meta: Tensors, state: Tensors, found: Conditioned, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Of the rows' classes, each row on its own; nothing is robuster."""
+        del state
+        log_p = self._log_probabilities(meta, found.mean, found.v)
+        gained = -cross_entropy(log_p, batch.y[:, None].expand(log_p.shape[:-1]))
+        joint = masked_sum(gained, batch.mask[:, None])
+        return joint, joint
+
+    def learn(self, state: Tensors, mean: Tensor, v: Tensor, batch: Batch) -> Tensors:
+        """Nothing."""
+        del state, mean, v, batch
+        return {}
+
+    def reset(self, state: Tensors, live: Tensor, restart: Tensor, *, handed_over: bool) -> Tensors:
+        """Nothing."""
+        del state, live, restart, handed_over
+        return {}
+
+    def anew(self, state: Tensors) -> Tensors:
+        """Nothing."""
+        del state
+        return {}
+
+    def nll(self, meta: Tensors, mean: Tensor, v: Tensor, y: Tensor) -> Tensor:
+        """−log p of the row's class."""
+        return cross_entropy(self._log_probabilities(meta, mean, v), y)
+
+    def _log_probabilities(self, meta: Tensors, mean: Tensor, v: Tensor) -> Tensor:
+        logits = meta["log_scale"].exp() * mean / (1 + meta["log_spread"].exp() * v).sqrt()
+        return torch.log_softmax(logits, dim=-1)
