@@ -16,7 +16,7 @@ from models import adaptation, combination, committee
 from models.bundle import Model
 from models.combination import evidence_of
 from models.features import encode_rows, standardise
-from models.learners import BayesHead, Learner
+from models.learners import KeepsPosteriors, Learner
 from models.memory import Rows
 from models.plan import Plan
 from models.start import PREFIX
@@ -233,7 +233,7 @@ def _hedged(
 
 def _numbers(learner: Learner) -> int:
     """Numbers of a stream's state that one member takes."""
-    return learner.width * (learner.width + learner.outputs) if isinstance(learner, BayesHead) else 0
+    return learner.stream_numbers if isinstance(learner, KeepsPosteriors) else 0
 
 
 @torch.no_grad()

@@ -1,13 +1,13 @@
 """A model's moving parts, built once from its spec."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from models.detectors import DETECTORS, Detector, WeighsHypotheses
 from models.errors import InputError
 from models.features import input_width, start_columns
-from models.learners import LEARNERS, TAU_ROWS, BayesHead, KeepsPosteriors, Learner
-from models.types import Expert, ModelSpec
+from models.learners import LEARNERS, KeepsPosteriors, Learner
+from models.types import ModelSpec
 
 KEEPERS_SHARE = 0.2
 """Weight, after an alarm, of the members that it leaves as they are: a false alarm costs log 5 nats at most."""
@@ -28,17 +28,17 @@ class Plan:
         Raises:
             InputError: The detector weighs hypotheses, which the experts cannot be.
         """
-        keeps = _keepers(spec)
         width = {False: input_width(spec) - start_columns(spec), True: input_width(spec)}
         learners: Mapping[str, Learner] = {
             expert.name: LEARNERS[expert.learner](
                 task=spec.task,
                 inputs=width[expert.on_start],
                 outputs=spec.outputs,
-                **{**expert.hyper_parameters, **keeps.get(expert.name, {})},
+                **expert.hyper_parameters,
             )
             for expert in spec.experts
         }
+        learners = _keeping(learners)
         detector = DETECTORS[spec.detector.name](**spec.detector.settings)
         if isinstance(detector, WeighsHypotheses):
             learners = _hypotheses(spec, learners, detector.hypotheses)
@@ -71,22 +71,23 @@ class Plan:
         """Weights of the live members after an alarm: those that took over share what those that stayed leave."""
         stayed: list[bool] = []
         for learner in self.learners.values():
-            keeps = learner.keeps if isinstance(learner, BayesHead) else ()
+            keeps = learner.keeps if isinstance(learner, KeepsPosteriors) else ()
             stayed += [member in keeps for member in range(learner.members)]
         took = len(stayed) - sum(stayed)
         rest = KEEPERS_SHARE if sum(stayed) else 0.0
         return tuple(rest / sum(stayed) if each else (1 - rest) / took for each in stayed)
 
 
-def _keepers(spec: ModelSpec) -> Mapping[str, Mapping[str, Sequence[int]]]:
-    """The members of each expert that an alarm leaves as they are: of all that forget at a rate, the slowest.
+def _keeping(learners: Mapping[str, Learner]) -> Mapping[str, Learner]:
+    """Learners whose slowest members, of all that forget at a rate, stay as they are in an alarm.
 
     An alarm may be false, and what took 20,000 rows to learn is not learned again from twenty. Where all forget at
     the same rate, one of them takes over.
     """
-    taus = [(expert.name, at, tau) for expert in spec.experts for at, tau in enumerate(_taus(expert))]
+    forgetting = {name: one for name, one in learners.items() if isinstance(one, KeepsPosteriors)}
+    taus = [(name, at, tau) for name, one in forgetting.items() for at, tau in enumerate(one.tau_rows)]
     if len(taus) < 2:  # noqa: PLR2004 - the only one has to take over
-        return {}
+        return learners
     longest = max(tau for _, _, tau in taus)
     if all(tau == longest for _, _, tau in taus):
         taus = taus[1:]
@@ -94,13 +95,7 @@ def _keepers(spec: ModelSpec) -> Mapping[str, Mapping[str, Sequence[int]]]:
     for name, at, tau in taus:
         if tau == longest:
             found.setdefault(name, []).append(at)
-    return {name: {"keeps": places} for name, places in found.items()}
-
-
-def _taus(expert: Expert) -> Sequence[float]:
-    if expert.learner != "bayes_head":
-        return ()
-    return tuple(expert.hyper_parameters.get("tau_rows", TAU_ROWS))
+    return {**learners, **{name: forgetting[name].keeping(places) for name, places in found.items()}}
 
 
 def _hypotheses(spec: ModelSpec, learners: Mapping[str, Learner], count: int) -> Mapping[str, Learner]:

@@ -58,8 +58,12 @@ MILESTONES = (0, 1, 5, 10, 20, 50, 100, 200)
 
 DEFAULTS: Mapping[str, tuple[Mapping[str, object], DetectorChoice]] = {
     "anil": ({"hidden": (64, 32), "inner_lr": 0.1, "steps": 3, "per_step_rates": True}, DetectorChoice("page_hinkley")),
-    "bayes_head": ({"hidden": (64, 32), "tau_rows": (100.0, 500.0, 3000.0)}, DetectorChoice("llr_cusum")),
+    "bayes_head": (
+        {"hidden": (64, 32), "tau_rows": (100.0, 500.0, 3000.0), "delay_rows": 0},
+        DetectorChoice("llr_cusum"),
+    ),
     "cavia": ({"hidden": (64, 32), "inner_lr": 0.5, "steps": 3, "context": 8}, DetectorChoice("page_hinkley")),
+    "class_posterior": ({"hidden": (64, 32), "delay_rows": 0}, DetectorChoice("llr_cusum")),
     "maml": (
         {"hidden": (64, 32), "inner_lr": 0.05, "steps": 3, "per_step_rates": True},
         DetectorChoice("page_hinkley"),
@@ -230,7 +234,7 @@ def _known(learner: str, task: TaskKind) -> str:
 
 def _base_spec(table: Table, learner: str, settings: TrainSettings) -> ModelSpec:
     hyper, detector = DEFAULTS[learner]
-    if learner == "bayes_head":
+    if "delay_rows" in hyper:
         hyper = {**hyper, "delay_rows": own_delay(table, settings.delay)}
     offsets = tuple(range(1, settings.lag_target + 1)) if settings.lag_target != "auto" else (1, 2)
     return ModelSpec(

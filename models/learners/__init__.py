@@ -5,8 +5,9 @@ from types import MappingProxyType
 
 from models.learners.anil import Anil
 from models.learners.base import KeepsPosteriors, Learner, LearnerKind
-from models.learners.bayes_head import TAU_ROWS, BayesHead
+from models.learners.bayes_head import BayesHead
 from models.learners.cavia import Cavia
+from models.learners.class_posterior import ClassPosterior
 from models.learners.maml import Maml
 from models.learners.matchingnet import MatchingNet
 from models.learners.meta_sgd import MetaSgd
@@ -18,6 +19,7 @@ LEARNERS: Mapping[str, LearnerKind] = MappingProxyType(
         "anil": Anil,
         "bayes_head": BayesHead,
         "cavia": Cavia,
+        "class_posterior": ClassPosterior,
         "maml": Maml,
         "matchingnet": MatchingNet,
         "meta_sgd": MetaSgd,
@@ -27,4 +29,4 @@ LEARNERS: Mapping[str, LearnerKind] = MappingProxyType(
 )
 """Every learner by the name that a bundle gives it."""
 
-__all__ = ["LEARNERS", "TAU_ROWS", "BayesHead", "KeepsPosteriors", "Learner", "LearnerKind"]
+__all__ = ["LEARNERS", "KeepsPosteriors", "Learner", "LearnerKind"]

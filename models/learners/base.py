@@ -1,5 +1,6 @@
 """The interface that every learner has."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
@@ -105,6 +106,25 @@ class Learner(Protocol):
 @runtime_checkable
 class KeepsPosteriors(Learner, Protocol):
     """A learner whose members are posteriors from different starts, so that one can take another's place."""
+
+    @property
+    def tau_rows(self) -> Sequence[float]:
+        """Forgetting time of each live member, in rows."""
+        ...
+
+    @property
+    def keeps(self) -> Sequence[int]:
+        """Positions of live members that an alarm leaves as they are."""
+        ...
+
+    @property
+    def stream_numbers(self) -> int:
+        """Numbers of a stream's state that one member takes."""
+        ...
+
+    def keeping(self, places: Sequence[int]) -> Self:
+        """The same with ``keeps`` at these places."""
+        ...
 
     def holding(self, members: int) -> Self:
         """The same with ``members`` live members that forget nothing, for a detector that weighs hypotheses."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from models.kalman import Conditioned, Posterior, condition
+from models.learners import posteriors
 from models.learners.base import EVERY_TASK
 from models.learners.basis import DRAWN, Basis
 from models.learners.noise import Readout, SoftmaxReadout, TrackedNoise
@@ -116,6 +117,11 @@ class BayesHead:
         """Number of features d: a constant, the body's, the start's and, with ``skip``, the inputs and products."""
         return self.basis.width
 
+    @property
+    def stream_numbers(self) -> int:
+        """Numbers of a stream's state that one member takes."""
+        return self.width * (self.width + self.outputs)
+
     def meta_init(self, generator: torch.Generator) -> Tensors:
         """Draw the body, and a prior that expects little of every feature."""
         meta = self.basis.init(generator)
@@ -195,21 +201,19 @@ class BayesHead:
         Members in ``keeps`` stay: they remember the longest, and an alarm may be false.
         """
         prior = self._prior(meta)
-        W, P = state["W"], state["P"]
+        weights = {name: state[name] for name in ("W", "P")}
         if since is None:
-            taken = Posterior(W[:, -1:], P[:, -1:])
+            taken = {name: value[:, -1:] for name, value in weights.items()}
         else:
-            fresh = self.init(meta, alarm.shape[0])
-            learned, _ = self.update(meta, fresh, since, since)
-            taken = Posterior(learned["W"][:, :-1], learned["P"][:, :-1])
-        takes = torch.tensor([member not in self.keeps for member in range(self.members)], device=alarm.device)
-        live = alarm[:, None] & takes
-        chosen, restart = live[:, :, None, None], idle[:, None, None, None]
-        return {
-            "W": torch.cat([torch.where(chosen, taken.W, W[:, :-1]), torch.where(restart, prior.W, W[:, -1:])], dim=1),
-            "P": torch.cat([torch.where(chosen, taken.P, P[:, :-1]), torch.where(restart, prior.P, P[:, -1:])], dim=1),
-            **self.readout.reset(state, live, idle, handed_over=since is None),
-        }
+            learned, _ = self.update(meta, self.init(meta, alarm.shape[0]), since, since)
+            taken = {name: learned[name][:, :-1] for name in weights}
+        live = alarm[:, None] & posteriors.takers(self.members, self.keeps, alarm.device)
+        moved = posteriors.take_over(weights, live, taken, idle, prior._asdict())
+        return {**moved, **self.readout.reset(state, live, idle, handed_over=since is None)}
+
+    def keeping(self, places: Sequence[int]) -> "BayesHead":
+        """The same with members that an alarm leaves as they are."""
+        return replace(self, keeps=tuple(places))
 
     def holding(self, members: int) -> "BayesHead":
         """The same head with members that learn by conjugate updates alone."""
@@ -223,23 +227,11 @@ class BayesHead:
 
     def restart(self, state: Tensors, chosen: Tensor, grown: Tensors) -> Tensors:
         """The challenger of the chosen streams becomes what ``anew`` has grown to."""
-        moved = {}
-        for name, value in state.items():
-            here = chosen.view(-1, *[1] * (value.dim() - 1))
-            moved[name] = torch.cat([value[:, :-1], torch.where(here, grown[name], value[:, -1:])], dim=1)
-        return moved
+        return posteriors.restart(state, chosen, grown)
 
     def succeed(self, meta: Tensors, state: Tensors, place: Tensor, idle: Tensor) -> Tensors:
         """The challenger with all it has learned takes a live member's place; an idle one goes back to the prior."""
-        start = self.init(meta, 1)
-        chosen = torch.arange(self.members, device=place.device) == place[:, None]  # (S, M)
-        moved = {}
-        for name, value in state.items():
-            shape = [1] * (value.dim() - 2)
-            live = torch.where(chosen.view(*chosen.shape, *shape), value[:, -1:], value[:, :-1])
-            last = torch.where(idle.view(-1, 1, *shape), start[name][:, -1:], value[:, -1:])
-            moved[name] = torch.cat([live, last], dim=1)
-        return moved
+        return posteriors.succeed(state, self.init(meta, 1), place, idle)
 
     def meta_loss(self, meta: Tensors, episode: Episode, progress: float = 1.0) -> Tensor:
         """Mean loss of the query rows, each given the support and the query rows whose labels are known by then.

@@ -19,6 +19,7 @@ GIVEN: Mapping[str, Mapping[str, Any]] = {
     "anil": {"inner_lr": 0.5, "steps": 3},
     "bayes_head": {"full_prior": True, "skip": False, "tau_rows": (1e9,)},
     "cavia": {"inner_lr": 3.0, "steps": 3, "context": 8},
+    "class_posterior": {"tau_rows": (1e9,)},
     "maml": {"inner_lr": 0.4, "steps": 1},
     "matchingnet": {},
     "meta_sgd": {"inner_lr": 0.4, "steps": 1},

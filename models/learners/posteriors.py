@@ -1,0 +1,41 @@
+"""Members that are posteriors, and the places they take: tensors are (S, M + 1, …), the challenger last."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from models.types import Tensors
+
+
+def takers(members: int, keeps: Sequence[int], device: torch.device) -> Tensor:
+    """(M,) bool: live members that an alarm moves, all but those in ``keeps``."""
+    return torch.tensor([member not in keeps for member in range(members)], dtype=torch.bool, device=device)
+
+
+def take_over(state: Tensors, live: Tensor, taken: Tensors, restart: Tensor, first: Tensors) -> Tensors:
+    """Live members where ``live`` (S, M) become ``taken``; challengers where ``restart`` (S,) become ``first``."""
+    moved = {}
+    for name, value in state.items():
+        shape = [1] * (value.dim() - 2)
+        kept = torch.where(live.view(*live.shape, *shape), taken[name], value[:, :-1])
+        last = torch.where(restart.view(-1, 1, *shape), first[name], value[:, -1:])
+        moved[name] = torch.cat([kept, last], dim=1)
+    return moved
+
+
+def restart(state: Tensors, chosen: Tensor, grown: Tensors) -> Tensors:
+    """The challengers of the chosen streams (S,) become ``grown``."""
+    moved = {}
+    for name, value in state.items():
+        here = chosen.view(-1, *[1] * (value.dim() - 1))
+        moved[name] = torch.cat([value[:, :-1], torch.where(here, grown[name], value[:, -1:])], dim=1)
+    return moved
+
+
+def succeed(state: Tensors, start: Tensors, place: Tensor, idle: Tensor) -> Tensors:
+    """The challenger takes the place (S,) of a live member, of none at -1; an idle one (S,) becomes ``start``'s."""
+    members = next(iter(state.values())).shape[1] - 1
+    live = torch.arange(members, device=place.device) == place[:, None]
+    challengers = {name: value[:, -1:] for name, value in state.items()}
+    return take_over(state, live, challengers, idle, {name: value[:, -1:] for name, value in start.items()})
