@@ -22,6 +22,7 @@ from models import (
     TrainProgress,
     TrainSettings,
     evaluate,
+    keep_freed_memory,
     read_bundle,
     read_table,
     rows_mask,
@@ -62,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, default=None, help="file for all figures")
     given = parser.parse_args(arguments)
     use_threads(1)
+    keep_freed_memory()
     cases = [Case(*case) for case in CASES if not given.only or {case[0], f"{case[0]}:{case[1]}"} & set(given.only)]
     results = []
     for case in cases:

@@ -10,7 +10,7 @@ from models.bundle import Model, read_bundle, write_bundle
 from models.calibration import LEVEL, expected_calibration_error, inside
 from models.continuing import Continued, bundle_checksum, continue_training
 from models.detectors import DETECTORS
-from models.engine import Engine, Feedback, Tick, use_threads
+from models.engine import Engine, Feedback, Tick
 from models.errors import BundleError, DataError, InputError, ModelsError, SnapshotError, TrainingError
 from models.evaluation import Evaluation, evaluate
 from models.journal import Journal, fingerprint
@@ -21,6 +21,7 @@ from models.metatrain import Progress as MetaProgress
 from models.metatrain import meta_train
 from models.plan import Plan
 from models.prequential import Report, prequential, row_losses
+from models.process import keep_freed_memory, use_threads
 from models.rivers import RIVER_MODELS, river_installed
 from models.scores import (
     AFTER_ALARM_ROWS,
@@ -128,6 +129,7 @@ __all__ = [
     "init_state",
     "inside",
     "join_tables",
+    "keep_freed_memory",
     "meta_train",
     "prequential",
     "read_bundle",

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from models.calibration import LEVEL
-from models.features import init_standardiser, network_inputs, standardise
+from models.features import Scales, init_standardiser, network_inputs, standardise
 from models.prequential import Report
 from models.scores import Run, score_rows
 from models.targets import from_scale, label_interval, log_slope, to_scale
@@ -52,7 +52,7 @@ def course_of(
             inputs is so in the label's units.
     """
     spec = replace(spec, start="", target=plain_target(spec.target) if plain else spec.target)
-    raw = np.concatenate([standardise(spec.features, inputs), report.lags], axis=1).astype(np.float32)
+    raw = np.concatenate([standardise(Scales.of(spec.features), inputs), report.lags], axis=1).astype(np.float32)
     still = init_standardiser(spec, 1)
     x = network_inputs(spec, still["x_mean"], still["x_var"], torch.from_numpy(raw)[None])[0]  # (rows, F)
     y = to_scale(spec.target, targets) if spec.task == "regression" else targets

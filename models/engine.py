@@ -11,7 +11,7 @@ from torch import Tensor
 from models import adaptation, combination
 from models.answers import Decision, Outcome, Prediction, Status, answers_of, outcomes_of, scores_of, statuses
 from models.bundle import Model
-from models.features import encode_rows, lag_columns, standardise
+from models.features import Scales, encode_rows, lag_columns, standardise
 from models.memory import Rows, lags_now
 from models.plan import Plan
 from models.readaptation import Decisions
@@ -69,6 +69,7 @@ class Engine:
         self.config = config or StreamConfig()
         self._spec = configure(model.spec, self.config)
         self._plan = Plan.of(self._spec)
+        self._scales = Scales.of(self._spec.features)
         self._meta = {name: tensor.to(device) for name, tensor in model.meta.items()}
         self._device = torch.device(device)
         self._lock = threading.Lock()
@@ -201,7 +202,7 @@ class Engine:
         longest = int(counts.max())
         width = len(self._spec.features)
         z = np.zeros((len(inputs), longest, width + now.shape[1]))
-        z[:, :, :width] = _padded([standardise(self._spec.features, rows) for rows in inputs], longest)
+        z[:, :, :width] = _padded([standardise(self._scales, rows) for rows in inputs], longest)
         z[:, :, width:] = now[:, None]
         for position, given in enumerate(asked):
             if given is not None:
@@ -222,11 +223,6 @@ class Engine:
 
     def _tensor(self, values: FloatArray) -> Tensor:
         return torch.from_numpy(values.astype(np.float32)).to(self._device)
-
-
-def use_threads(count: int) -> None:
-    """Let one numerical operation use ``count`` threads of the processor; for the whole process."""
-    torch.set_num_threads(count)
 
 
 def _by_size(rows: Sequence[int], kinds: Sequence[bool] | None = None) -> list[list[int]]:

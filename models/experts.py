@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from models.learners import KeepsPosteriors, Learner
+from models.learners import Learner
 from models.plan import Plan
 from models.types import Batch, Evidence, Predictive, Tensors
 
@@ -53,10 +53,7 @@ def learn_anew(plan: Plan, meta: Tensors, state: Tensors, name: str, batch: Batc
 
 def _anew(plan: Plan, meta: Tensors, state: Tensors, name: str) -> tuple[Learner, Tensors]:
     """An expert's start that no row has been learned from, at each stream's own noise."""
-    learner = plan.learners[name]
-    if not isinstance(learner, KeepsPosteriors):
-        raise TypeError(f"expert {name} cannot start anew beside its challenger")
-    return learner.anew(part(meta, name), part(state, name))
+    return plan.posteriors[name].anew(part(meta, name), part(state, name))
 
 
 def seen_by(learner: Learner, batch: Batch) -> Batch:

@@ -7,6 +7,7 @@ categories, missing values; batched over streams).
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -108,15 +109,30 @@ def _encode_value(feature: Feature, index: int, value: Value) -> float:
     return number
 
 
-def standardise(features: Sequence[Feature], encoded: FloatArray) -> FloatArray:
+class Scales(NamedTuple):
+    """The bundle's statistics of D features as columns (D,): categories have mean 0, deviation 1 and power 1."""
+
+    mean: FloatArray
+    std: FloatArray
+    power: FloatArray
+    power_mean: FloatArray
+    power_std: FloatArray
+
+    @classmethod
+    def of(cls, features: Sequence[Feature]) -> "Scales":
+        """Collect them from the features, whose defaults are those of categories."""
+        rows = [(one.mean, one.std, one.power, one.power_mean, one.power_std) for one in features]
+        return cls(*np.array(rows).reshape(len(rows), 5).T)
+
+
+def standardise(scales: Scales, encoded: FloatArray) -> FloatArray:
     """(rows, D) raw columns to bundle-standardised ones, skewed ones straightened; categories and NaN pass through."""
-    mean = np.array([feature.mean if feature.kind == "numeric" else 0.0 for feature in features])
-    std = np.array([feature.std if feature.kind == "numeric" else 1.0 for feature in features])
-    scaled = np.asarray(np.clip((encoded - mean) / std, -1e6, 1e6), dtype=np.float64)
-    for column, feature in enumerate(features):
-        if feature.kind == "numeric" and feature.power != 1.0:
-            moved = yeo_johnson(np.clip(scaled[:, column], -POWER_CLIP, POWER_CLIP), feature.power)
-            scaled[:, column] = (moved - feature.power_mean) / feature.power_std
+    scaled = np.asarray(np.clip((encoded - scales.mean) / scales.std, -1e6, 1e6), dtype=np.float64)
+    skewed = np.flatnonzero(scales.power != 1.0)
+    if len(skewed):
+        cut = np.clip(scaled[:, skewed], -POWER_CLIP, POWER_CLIP)
+        moved = yeo_johnson(cut, scales.power[skewed])
+        scaled[:, skewed] = (moved - scales.power_mean[skewed]) / scales.power_std[skewed]
     return scaled
 
 

@@ -44,5 +44,14 @@ def condition(post: Posterior, phi: Tensor, target: Tensor) -> tuple[Posterior, 
         solved = torch.linalg.solve_triangular(factor, torch.cat([cross, residual], dim=-1), upper=False)
         gain, white = solved[..., : cross.shape[-1]], solved[..., cross.shape[-1] :]
         spread = factor.diagonal(dim1=-2, dim2=-1)[..., None]
-    gained = Posterior(post.W + gain.mT @ white, post.P - gain.mT @ gain)
-    return gained, Conditioned(mean, v, white, spread)
+    return _gained(post, gain, white), Conditioned(mean, v, white, spread)
+
+
+def _gained(post: Posterior, gain: Tensor, white: Tensor) -> Posterior:
+    """W + gᵀw and P - gᵀg; P is by far the largest tensor, so it is read once and written once."""
+    if gain.shape[-2] == 1:
+        return Posterior(post.W.addcmul(gain.mT, white), post.P.addcmul(gain.mT, gain, value=-1))
+    rows, targets = gain.flatten(0, 1), white.flatten(0, 1)
+    W = torch.baddbmm(post.W.flatten(0, 1), rows.mT, targets)
+    P = torch.baddbmm(post.P.flatten(0, 1), rows.mT, rows, alpha=-1)
+    return Posterior(W.view_as(post.W), P.view_as(post.P))

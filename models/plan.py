@@ -15,11 +15,19 @@ KEEPERS_SHARE = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A model's moving parts, built once from its spec: what ``step`` needs beside tensors."""
+    """A model's moving parts, built once from its spec: what ``step`` needs beside tensors.
+
+    Attributes:
+        spec: The model.
+        learners: By the name of their expert.
+        detector: The drift detector.
+        posteriors: Those of the learners whose members can take one another's place.
+    """
 
     spec: ModelSpec
     learners: Mapping[str, Learner]
     detector: Detector
+    posteriors: Mapping[str, KeepsPosteriors]
 
     @classmethod
     def of(cls, spec: ModelSpec) -> "Plan":
@@ -42,7 +50,8 @@ class Plan:
         detector = DETECTORS[spec.detector.name](**spec.detector.settings)
         if isinstance(detector, WeighsHypotheses):
             learners = _hypotheses(spec, learners, detector.hypotheses)
-        return cls(spec, learners, detector)
+        posteriors = {name: one for name, one in learners.items() if isinstance(one, KeepsPosteriors)}
+        return cls(spec, learners, detector, posteriors)
 
     @property
     def keeps_window(self) -> bool:
@@ -54,7 +63,7 @@ class Plan:
     @property
     def can_start_anew(self) -> bool:
         """Whether a fresh start is something else than the first expert's challenger."""
-        return isinstance(next(iter(self.learners.values())), KeepsPosteriors)
+        return next(iter(self.learners)) in self.posteriors
 
     @property
     def weighs_hypotheses(self) -> bool:

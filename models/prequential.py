@@ -14,7 +14,7 @@ from models.bundle import Model
 from models.calibration import LEVEL
 from models.committee import row_nll
 from models.engine import Engine, Feedback
-from models.features import lag_columns, standardise
+from models.features import Scales, lag_columns, standardise
 from models.lockstep import LANES, PREDICT_ROWS, Event, Progress, run
 from models.plan import Plan
 from models.scores import Alarm, Run, Scores, score_rows, summarise
@@ -193,7 +193,7 @@ def run_frozen(
         lags: (rows, L) lag values that each row was predicted with.
     """
     spec, plan = model.spec, Plan.of(model.spec)
-    raw = [standardise(spec.features, inputs)] + ([] if lags is None else [lags])
+    raw = [standardise(Scales.of(spec.features), inputs)] + ([] if lags is None else [lags])
     z = torch.from_numpy(np.concatenate(raw, axis=1).astype(np.float32))[None]  # (1, rows, D + L)
     scaled = to_scale(spec.target, targets) if spec.task == "regression" else targets
     y = torch.from_numpy(scaled.astype(np.float32))[None]

@@ -12,7 +12,6 @@ from torch import Tensor
 from models import combination, suspicion
 from models.detectors import Signals, Verdict
 from models.experts import learn_anew, part, prefixed, seen_by
-from models.learners import KeepsPosteriors
 from models.memory import window_batch
 from models.plan import Plan
 from models.types import Batch, Evidence, Predictive, Tensors
@@ -97,10 +96,9 @@ def restart(plan: Plan, meta: Tensors, state: Tensors, new: Tensors, chosen: Ten
     """In ``new``, challengers whose start was the wrong one become the initialization that has learned the batch."""
     if not bool(chosen.any()):
         return
-    for name, learner in plan.learners.items():
-        if isinstance(learner, KeepsPosteriors):
-            grown, _ = learn_anew(plan, meta, state, name, batch)
-            new |= prefixed(name, learner.restart(part(new, name), chosen, grown))
+    for name, learner in plan.posteriors.items():
+        grown, _ = learn_anew(plan, meta, state, name, batch)
+        new |= prefixed(name, learner.restart(part(new, name), chosen, grown))
 
 
 def suspect(
@@ -126,9 +124,8 @@ def succeed(plan: Plan, meta: Tensors, new: Tensors, decisions: Decisions, verdi
     if verdict.belief is None or verdict.place is None:
         raise TypeError("a detector that weighs hypotheses gives its belief and the place of the newest one")
     place, idle = torch.from_numpy(verdict.place), torch.from_numpy(verdict.idle)
-    for name, learner in plan.learners.items():
-        if isinstance(learner, KeepsPosteriors):
-            new |= prefixed(name, learner.succeed(part(meta, name), part(new, name), place, idle))
+    for name, learner in plan.posteriors.items():
+        new |= prefixed(name, learner.succeed(part(meta, name), part(new, name), place, idle))
     found = suspicion.from_belief(plan.spec, torch.from_numpy(verdict.belief))
     for name, value in found.items():
         kept = idle.view(-1, *[1] * (value.dim() - 1))

@@ -77,19 +77,27 @@ def from_scale(target: Target, scaled: FloatArray) -> FloatArray:
     return yeo_johnson_inverse(moved, target.power)
 
 
-def yeo_johnson(y: FloatArray, power: float) -> FloatArray:
+def yeo_johnson(y: FloatArray, power: float | FloatArray) -> FloatArray:
     """Yeo-Johnson transform; ``power`` 1 is the identity, 0 is log(1+y) for y ≥ 0.
+
+    Args:
+        y: Any shape.
+        power: One for all values, or an array that broadcasts against ``y``.
 
     Reference:
         Yeo, Johnson: A new family of power transformations, Biometrika 2000.
     """
-    if power == 1.0:
+    if np.all(power == 1.0):
         return y
-    up, down = np.maximum(y, 0.0), np.maximum(-y, 0.0)
-    positive = np.log1p(up) if power == 0.0 else ((up + 1) ** power - 1) / power
-    other = 2.0 - power
-    negative = np.log1p(down) if other == 0.0 else ((down + 1) ** other - 1) / other
+    positive = _power_or_log(np.maximum(y, 0.0), np.asarray(power))
+    negative = _power_or_log(np.maximum(-y, 0.0), np.asarray(2.0 - power))
     return np.asarray(np.where(y >= 0, positive, -negative), dtype=np.float64)
+
+
+def _power_or_log(y: FloatArray, power: FloatArray) -> FloatArray:
+    """((1+y)^power - 1) / power, and its limit log(1+y) where the power is 0."""
+    flat = power == 0.0
+    return np.asarray(np.where(flat, np.log1p(y), ((y + 1) ** power - 1) / np.where(flat, 1.0, power)))
 
 
 def yeo_johnson_inverse(t: FloatArray, power: float) -> FloatArray:

@@ -14,7 +14,7 @@ from models.bundle import Model
 from models.engine import Engine
 from models.errors import DataError
 from models.experts import part
-from models.features import encode_rows, standardise
+from models.features import Scales, encode_rows, standardise
 from models.journal import Journal, kept
 from models.learners import Learner
 from models.metatrain import Checkpoint, Keep, Progress, Source, Trained, meta_train
@@ -278,7 +278,7 @@ def with_start(split: Split, spec: ModelSpec, seed: int) -> Split:
     table = split.table
     encoded = encode_targets(spec, table.targets())
     y = to_scale(spec.target, encoded) if spec.task == "regression" else encoded
-    x = standardise(spec.features, encode_rows(spec.features, table.values()))
+    x = standardise(Scales.of(spec.features), encode_rows(spec.features, table.values()))
     learn = np.sort(np.concatenate(split.learn))
     boosting = Boosting(
         spec.task,
@@ -302,7 +302,7 @@ def with_start_of(split: Split, model: Model) -> Split:
     if not spec.start:
         return split
     trees = {name: tensor for name, tensor in model.meta.items() if name.startswith(PREFIX)}
-    x = standardise(spec.features, encode_rows(spec.features, split.table.values()))
+    x = standardise(Scales.of(spec.features), encode_rows(spec.features, split.table.values()))
     scores = tree_scores(trees, torch.from_numpy(x.astype(np.float32)), PREFIX)
     return split._replace(start=Start(trees, link(spec.task, scores)))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from models import BundleError, Model, read_bundle, use_threads
+from models import BundleError, Model, keep_freed_memory, read_bundle, use_threads
 from service import problems
 from service.config import Settings
 from service.errors import ConfigurationError
@@ -36,6 +36,7 @@ def create_app(
         ConfigurationError: A model file or the data directory cannot be used.
     """
     use_threads(settings.threads)
+    keep_freed_memory()
     context = Context(settings, make_streams(settings, clock) if streams is None else streams)
 
     @asynccontextmanager

@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models.tasks", "models.tasks.*"),
     ("models.journal",),
     ("models.answers", "models.stream_config"),
-    ("models.engine",),
+    ("models.engine", "models.process"),
     ("models.calibration", "models.scores", "models.lockstep", "models.prequential"),
     ("models.contest",),
     ("models.baselines", "models.window", "models.rivers"),

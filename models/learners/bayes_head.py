@@ -281,7 +281,11 @@ class BayesHead:
         """Let ``rows`` (S,) rows of time pass: the pull towards the prior."""
         log_keep = torch.log1p(-1 / torch.tensor([*self.tau_rows, self.challenger_tau_rows], dtype=post.W.dtype))
         gamma = (0.5 * log_keep.to(post.W.device) * rows[:, None]).exp()[..., None, None]  # (S, M, 1, 1)
-        prior = self._prior(meta)
-        return Posterior(
-            torch.lerp(prior.W, post.W, gamma), torch.lerp(prior.P * self._scales(prior.P), post.P, gamma.square())
-        )
+        keep, prior = gamma.square(), self._prior(meta)
+        back = (1 - keep) * self._scales(keep)
+        if self.full_prior:
+            P = (post.P * keep).addcmul_(back, prior.P)
+        else:  # only the diagonal has somewhere to go back to
+            P = post.P * keep
+            P.diagonal(dim1=-2, dim2=-1).add_(back[..., 0] * meta["prior_log_var"].exp())
+        return Posterior(torch.lerp(prior.W, post.W, gamma), P)

@@ -15,21 +15,21 @@ def takers(members: int, keeps: Sequence[int], device: torch.device) -> Tensor:
 
 def take_over(state: Tensors, live: Tensor, taken: Tensors, restart: Tensor, first: Tensors) -> Tensors:
     """Live members where ``live`` (S, M) become ``taken``; challengers where ``restart`` (S,) become ``first``."""
-    moved = {}
-    for name, value in state.items():
-        shape = [1] * (value.dim() - 2)
-        kept = torch.where(live.view(*live.shape, *shape), taken[name], value[:, :-1])
-        last = torch.where(restart.view(-1, 1, *shape), first[name], value[:, -1:])
-        moved[name] = torch.cat([kept, last], dim=1)
+    moved = {name: value.clone() for name, value in state.items()}
+    any_live = bool(live.any())
+    for name, value in moved.items():
+        if any_live:
+            shape = [1] * (value.dim() - 2)
+            value[:, :-1] = torch.where(live.view(*live.shape, *shape), taken[name], value[:, :-1])
+        value[restart, -1] = first[name]
     return moved
 
 
 def restart(state: Tensors, chosen: Tensor, grown: Tensors) -> Tensors:
     """The challengers of the chosen streams (S,) become ``grown``."""
-    moved = {}
-    for name, value in state.items():
-        here = chosen.view(-1, *[1] * (value.dim() - 1))
-        moved[name] = torch.cat([value[:, :-1], torch.where(here, grown[name], value[:, -1:])], dim=1)
+    moved = {name: value.clone() for name, value in state.items()}
+    for name, value in moved.items():
+        value[chosen, -1] = grown[name][chosen, -1]
     return moved
 
 

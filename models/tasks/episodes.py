@@ -14,6 +14,7 @@ from torch import Tensor
 
 from models.features import (
     POWER_CLIP,
+    Scales,
     encode_rows,
     init_standardiser,
     lag_columns,
@@ -196,7 +197,7 @@ def prepare(spec: ModelSpec, table: Table, delay: int, answers: Tensor | None = 
     """All rows of a table as the network will see them; ``answers`` (rows, K) are the frozen start's."""
     encoded = encode_targets(spec, table.targets())
     y = to_scale(spec.target, encoded) if spec.task == "regression" else encoded
-    z = standardise(spec.features, encode_rows(spec.features, table.values()))
+    z = standardise(Scales.of(spec.features), encode_rows(spec.features, table.values()))
     lags = lag_values(spec, table, label_vectors(spec, y), delay)
     fresh = init_standardiser(spec, 1)
     rows = torch.from_numpy(np.concatenate([z, lags], axis=1)).to(torch.float32)

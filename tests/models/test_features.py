@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from models import InputError
 from models.features import (
+    Scales,
     encode_rows,
     init_standardiser,
     input_width,
@@ -77,7 +78,7 @@ def test_numeric_rows_are_taken_whole_or_refused(rows: list[list[float]]) -> Non
 
 def test_standardise_uses_the_bundles_statistics_and_survives_huge_values() -> None:
     """(value - mean) / std, cut at a million; NaN passes through."""
-    z = standardise((A, B), np.array([[5.0, np.nan], [1e300, 2.0]]))
+    z = standardise(Scales.of((A, B)), np.array([[5.0, np.nan], [1e300, 2.0]]))
     np.testing.assert_array_equal(z, [[2.0, np.nan], [1e6, 2.0]])
 
 

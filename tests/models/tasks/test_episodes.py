@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models import Engine, Feedback, Model
-from models.features import encode_rows, standardise
+from models.features import Scales, encode_rows, standardise
 from models.plan import Plan
 from models.targets import encode_targets, to_scale
 from models.tasks import Table, read_table
@@ -144,7 +144,7 @@ def test_skewed_features_are_straightened(tmp_path: Path) -> None:
     features = fit_features(table)
     assert features[0].power < 0.5
     assert abs(features[1].power - 1) < 0.2
-    z = standardise(features, encode_rows(features, table.values()))
+    z = standardise(Scales.of(features), encode_rows(features, table.values()))
     np.testing.assert_allclose(z.mean(0), 0, atol=1e-9)
     np.testing.assert_allclose(z.std(0), 1, rtol=1e-9)
     raw = (skewed - skewed.mean()) / skewed.std()
