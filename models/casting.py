@@ -4,6 +4,7 @@ Every candidate is trained; here their predictions on rows that none has seen ar
 the stated label delay, and only those stay whose presence lowers the error.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from torch import Tensor
 from models import adaptation, combination, committee
 from models.bundle import Model
 from models.combination import evidence_of
-from models.features import encode_rows, standardise
+from models.features import Scales, encode_rows, standardise
 from models.learners import KeepsPosteriors, Learner
 from models.memory import Rows
 from models.plan import Plan
@@ -42,6 +43,8 @@ STACK_WORSE_MAX = 1.01
 """The correction stays unless it makes the held-out error worse by more than this factor: later rows teach it more."""
 COLD_ROWS = 20
 """Rows of a piece that says whom to believe at first."""
+EVEN_PIECES = 20
+"""Pieces that speak for all members alike: later rows differ from the held-out ones."""
 EM_ROUNDS = 50
 
 
@@ -82,7 +85,7 @@ def audition(model: Model, split: Split) -> Audition:
     spec, plan, table = model.spec, Plan.of(model.spec), split.table
     encoded = encode_targets(spec, table.targets())
     y = to_scale(spec.target, encoded) if spec.task == "regression" else encoded
-    z = standardise(spec.features, encode_rows(spec.features, table.values()))
+    z = standardise(Scales.of(spec.features), encode_rows(spec.features, table.values()))
     rows = np.concatenate([z, lag_values(spec, table, label_vectors(spec, y), split.delay)], axis=1)
     parts = stretches_of(split)
     longest = max(len(places) for places, _ in parts)
@@ -241,17 +244,18 @@ def cold_weights(model: Model, split: Split, kept: Sequence[int]) -> tuple[float
     """How much to believe each member before a stream has shown anything.
 
     The held-out rows are cut into short pieces, each of which starts cold; the weights are those of a mixture of
-    members that makes all pieces likeliest (expectation maximisation, with one more piece spread evenly).
+    members that makes all pieces likeliest (expectation maximisation, with further pieces spread evenly). Neighbouring
+    rows say much the same: a piece of n counts as √n.
     """
     spec, pieces = replace(model.spec, weights=()), segments_of(split.segments, COLD_ROWS)
     cold = split._replace(table=pieces, learn=[], judge=by_stream(pieces))
     heard = audition(Model(spec, model.meta), cold)
-    likely = np.where(heard.scored[..., None], heard.evidence[..., kept], 0.0).sum(1)  # (N, members)
+    likely = np.where(heard.scored[..., None], heard.evidence[..., kept], 0.0).sum(1) / math.sqrt(COLD_ROWS)
     weights = np.full(len(kept), 1 / len(kept))
     for _ in range(EM_ROUNDS):
         posterior = weights * np.exp(likely - likely.max(1, keepdims=True))
         posterior /= posterior.sum(1, keepdims=True)
-        weights = (posterior.sum(0) + 1 / len(kept)) / (len(posterior) + 1)
+        weights = (posterior.sum(0) + EVEN_PIECES / len(kept)) / (len(posterior) + EVEN_PIECES)
     return tuple(float(each) for each in weights)
 
 

@@ -21,7 +21,7 @@ LINEAR_MEMBERS = tuple((tau, scale) for tau in (300.0, 3000.0, 20_000.0) for sca
 """Forgetting time, in rows, and scale of the prior's variance of the members that heads without a network try."""
 KERNEL_FEATURES = 192
 """Random features of the head that is a Gaussian process."""
-KERNEL_MEMBERS = tuple((tau, scale) for tau in (3000.0, 20_000.0) for scale in (10.0, 100.0))
+KERNEL_MEMBERS = ((3000.0, 1.0), (3000.0, 10.0), (20_000.0, 10.0), (20_000.0, 100.0))
 DELAYS_MIN = 10.0
 """A member remembers for this many label delays at least: what it learns is that old when it serves."""
 CLEARLY = 0.01

@@ -21,7 +21,7 @@ def take_over(state: Tensors, live: Tensor, taken: Tensors, restart: Tensor, fir
         if any_live:
             shape = [1] * (value.dim() - 2)
             value[:, :-1] = torch.where(live.view(*live.shape, *shape), taken[name], value[:, :-1])
-        value[restart, -1] = first[name]
+        value[restart, -1:] = first[name].expand_as(value[:, -1:])[restart]
     return moved
 
 
