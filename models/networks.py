@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -127,11 +127,12 @@ class Mlp:
 class Conv:
     """Shape of a convolutional network for square images whose pixels are the inputs, row by row, plane by plane.
 
-    A block is a 3×3 convolution without bias, layer normalisation over all the image's channels and pixels, 2×2
-    max-pooling, a bias per channel and the activation, which as it never falls may come after the pooling. Four blocks
-    of 64 filters are the Conv-4 of the few-shot literature, but for the normalisation: that of batches would make a
-    prediction depend on the other rows asked about, or keep running statistics. The normalisation needs no learned
-    scale, as it leaves the relative scale of the channels to the filters.
+    A block is a 3×3 convolution without bias, a normalisation, 2×2 max-pooling, a bias per channel and the activation,
+    which as it never falls may come after the pooling. Four blocks of 64 filters are the Conv-4 of the few-shot
+    literature, but for the normalisation: that of batches would make a prediction depend on the other rows asked
+    about, or keep running statistics. Layer normalisation is over all the image's channels and pixels, instance
+    normalisation over the pixels of each channel: nearer to that of batches, and better on drawings. Neither has a
+    learned scale: the next filters, or the distance, find their own.
 
     Attributes:
         side: Height and width in pixels, at least 2 to the number of blocks.
@@ -139,6 +140,7 @@ class Conv:
         filters: Channels of each block.
         outputs: Width of a linear layer after the blocks; 0 leaves it out, and the last block's pixels come out.
         activation: Of each block, a name of ACTIVATIONS.
+        norm: ``layer`` or ``instance``.
         prefix: Begins the tensors' names.
 
     Example:
@@ -149,6 +151,7 @@ class Conv:
     References:
         Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra (2016). Matching networks for one shot learning. NeurIPS.
         Ba, Kiros, Hinton (2016). Layer normalization. arXiv 1607.06450.
+        Ulyanov, Vedaldi, Lempitsky (2016). Instance normalization. arXiv 1607.08022.
     """
 
     side: int
@@ -156,6 +159,7 @@ class Conv:
     filters: tuple[int, ...] = (64, 64, 64, 64)
     outputs: int = 0
     activation: str = "relu"
+    norm: Literal["layer", "instance"] = "layer"
     prefix: str = ""
 
     def __post_init__(self) -> None:
@@ -209,7 +213,7 @@ class Conv:
         for block in range(len(self.filters)):
             weight, bias = tensors[f"{self.prefix}weight_{block}"], tensors[f"{self.prefix}bias_{block}"]
             x = convolve(x, weight)
-            x = functional.layer_norm(x, x.shape[2:])
+            x = functional.layer_norm(x, x.shape[2:] if self.norm == "layer" else x.shape[3:])
             x = functional.max_pool2d(x.flatten(0, 1), 2).unflatten(0, (streams, rows))
             x = ACTIVATIONS[self.activation](x + bias.unsqueeze(-2)[..., None, None])  # (S or 1, 1, C, 1, 1)
         x = x.flatten(2)
@@ -219,7 +223,7 @@ class Conv:
         return linear(x, tensors[f"{self.prefix}weight_{last}"], tensors[f"{self.prefix}bias_{last}"])
 
 
-NETWORKS = ("conv", "mlp")
+NETWORKS = ("conv", "conv_instance", "mlp")
 """What the hyper-parameter ``network`` may be."""
 
 
@@ -237,7 +241,8 @@ def network_of(
     """The network that a learner's hyper-parameters describe.
 
     Args:
-        kind: ``mlp``, or ``conv`` where the inputs are the pixels of a square image.
+        kind: ``mlp``, or where the inputs are the pixels of a square image ``conv``, with layer normalisation, or
+            ``conv_instance``.
         inputs: F, inputs of a row.
         hidden: Widths of the hidden layers, or filters of the blocks.
         outputs: Width of a linear layer at the end; 0 leaves it out.
@@ -247,17 +252,18 @@ def network_of(
         prefix: Begins the tensors' names.
 
     Raises:
-        ValueError: An unknown kind, ``conv`` for inputs that make no square, or more blocks than the image allows.
+        ValueError: An unknown kind, a convolution for inputs that make no square, or more blocks than the image allows.
     """
     if kind == "mlp":
         sizes = (inputs + context, *hidden, outputs) if outputs else (inputs + context, *hidden)
         return Mlp(sizes, activation=activation, last=last, prefix=prefix)
-    if kind != "conv":
+    if kind not in NETWORKS:
         raise ValueError(f"unknown network {kind!r}, choose one of {', '.join(NETWORKS)}")
     side = math.isqrt(inputs)
     if side**2 != inputs:
-        raise ValueError(f"the network conv takes a square image's pixels, and {inputs} inputs make no square")
-    return Conv(side, 1 + context, tuple(hidden), outputs, activation=activation, prefix=prefix)
+        raise ValueError(f"the network {kind} takes a square image's pixels, and {inputs} inputs make no square")
+    norm: Literal["layer", "instance"] = "layer" if kind == "conv" else "instance"
+    return Conv(side, 1 + context, tuple(hidden), outputs, activation, norm, prefix)
 
 
 def convolve(x: Tensor, weight: Tensor) -> Tensor:

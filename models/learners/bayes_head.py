@@ -53,7 +53,8 @@ class BayesHead:
         delay_rows: In meta-training, how many rows of the stream come before a label is known.
         keeps: Positions of live members that an alarm leaves as they are.
         noise_rate: Rate, per row, at which a stream's noise level is tracked (regression).
-        network: ``mlp``, or ``conv`` where the inputs are the pixels of a square image, ``hidden`` the blocks' filters.
+        network: ``mlp``, or ``conv`` or ``conv_instance`` where the inputs are the pixels of a square image and
+            ``hidden`` the blocks' filters.
 
     Reference:
         Harrison, Sharma, Pavone: Meta-learning priors for efficient online Bayesian regression (ALPaCA), 2018.

@@ -52,7 +52,7 @@ class ClassPosterior:
         challenger_tau_rows: Forgetting time of the challenger, in rows.
         delay_rows: In meta-training, how many rows of the stream come before a label is known.
         keeps: Positions of live members that an alarm leaves as they are.
-        network: ``mlp``, or ``conv`` where the inputs are the pixels of a square image.
+        network: ``mlp``, or ``conv`` or ``conv_instance`` where the inputs are the pixels of a square image.
 
     Raises:
         InputError: Another task.

@@ -44,7 +44,7 @@ class GradientLearner(ABC):
         inputs: F.
         outputs: O outputs, or C classes.
         hidden: Widths of the hidden layers, or filters of the blocks.
-        network: ``mlp``, or ``conv`` where the inputs are the pixels of a square image.
+        network: ``mlp``, or ``conv`` or ``conv_instance`` where the inputs are the pixels of a square image.
         activation: ``relu`` or ``tanh``.
         inner_lr: Rate of the inner steps, or where learned rates start.
         steps: Inner steps, in meta-training and when serving.

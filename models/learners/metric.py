@@ -40,7 +40,7 @@ class MetricLearner(ABC):
         outputs: C classes.
         hidden: Widths of the embedding's layers, the last is d; or filters of the blocks.
         distance: ``squared_euclidean`` or ``cosine``, which trains less well.
-        network: ``mlp``, or ``conv`` where the inputs are the pixels of a square image.
+        network: ``mlp``, or ``conv`` or ``conv_instance`` where the inputs are the pixels of a square image.
     """
 
     tasks: ClassVar[frozenset[TaskKind]] = frozenset({"classification"})

@@ -83,7 +83,8 @@ def conv_oracle(net: Conv, tensors: Tensors, image_rows: Tensor) -> Tensor:
     x = image_rows.view(-1, net.planes, net.side, net.side)
     for block in range(len(net.filters)):
         x = functional.conv2d(x, tensors[f"weight_{block}"], padding=1)
-        mean, var = x.mean((1, 2, 3), keepdim=True), x.var((1, 2, 3), unbiased=False, keepdim=True)
+        over = (1, 2, 3) if net.norm == "layer" else (2, 3)
+        mean, var = x.mean(over, keepdim=True), x.var(over, unbiased=False, keepdim=True)
         x = (x - mean) / (var + 1e-5).sqrt() + tensors[f"bias_{block}"].view(1, -1, 1, 1)
         x = functional.max_pool2d(functional.relu(x), 2)
     x = x.flatten(1)
@@ -96,7 +97,14 @@ def off_zero(net: Conv, seed: int) -> Tensors:
     return {name: t + 0.3 * torch.randn(t.shape, generator=generator) for name, t in net.init(generator).items()}
 
 
-@pytest.mark.parametrize("net", [Conv(7, filters=(5, 4)), Conv(6, planes=2, filters=(3, 4), outputs=3)])
+@pytest.mark.parametrize(
+    "net",
+    [
+        Conv(7, filters=(5, 4)),
+        Conv(6, planes=2, filters=(3, 4), outputs=3),
+        Conv(7, planes=2, filters=(5, 4), norm="instance"),
+    ],
+)
 def test_each_stream_is_convolved_with_its_own_filters(net: Conv) -> None:
     """A batch of streams equals torch's own layers, one stream at a time; odd sides lose their last row and column."""
     streams = [off_zero(net, seed) for seed in range(4)]
@@ -161,13 +169,18 @@ def test_conv_4_maps_28_pixels_to_64_features() -> None:
     net = network_of("conv", 784, (64, 64, 64, 64))
     assert isinstance(net, Conv)
     assert net == Conv(side=28)
+    assert network_of("conv_instance", 784, (64, 64, 64, 64)) == Conv(side=28, norm="instance")
     assert net.width == 64
     assert sum(tensor.numel() for tensor in net.init(torch.Generator()).values()) == 9 * (64 + 3 * 64**2) + 4 * 64
 
 
 @pytest.mark.parametrize(
     ("kind", "inputs", "hidden", "says"),
-    [("resnet", 4, (4,), "conv, mlp"), ("conv", 12, (4,), "12 inputs"), ("conv", 16, (4,) * 3, "fewer blocks")],
+    [
+        ("resnet", 4, (4,), "conv, conv_instance, mlp"),
+        ("conv", 12, (4,), "12 inputs"),
+        ("conv", 16, (4,) * 3, "fewer blocks"),
+    ],
 )
 def test_a_network_that_cannot_be_is_refused(kind: str, inputs: int, hidden: tuple[int, ...], says: str) -> None:
     """The message says what would do: a known kind, a square image, blocks that leave something of it."""
