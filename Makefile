@@ -19,7 +19,7 @@ IMAGE ?= acclimate
 CONTAINER ?= $(shell command -v docker || command -v podman)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check demo models benchmark sinusoid omniglot switching detection metatrain-speed crash loadtest image image-test clean
+.PHONY: help serve test check demo models benchmark sinusoid omniglot switching detection virtual-drift metatrain-speed crash loadtest image image-test clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r t d; do printf '%-15s %s\n' "$$t" "$$d"; done
@@ -75,6 +75,9 @@ switching: $(VENV)/.installed ## streams that switch: how far behind an oracle
 
 detection: $(VENV)/.installed ## detectors: delay, missed changes, false alarms
 	@$(PY) -m loadtest.detection $(ARGS)
+
+virtual-drift: $(VENV)/.installed ## inputs that move without labels: delay, false warnings
+	@$(PY) -m loadtest.virtual_drift $(ARGS)
 
 metatrain-speed: $(VENV)/.installed ## meta-training, batched over tasks, against per-task loops
 	@$(PY) -m loadtest.metatrain_speed $(ARGS)

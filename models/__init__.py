@@ -10,7 +10,7 @@ from models.bundle import Model, read_bundle, write_bundle
 from models.calibration import LEVEL, expected_calibration_error, inside
 from models.continuing import Continued, bundle_checksum, continue_training
 from models.detectors import DETECTORS
-from models.engine import Engine, Feedback, Tick
+from models.engine import Engine, Feedback, Tick, Watched
 from models.errors import BundleError, DataError, InputError, ModelsError, SnapshotError, TrainingError
 from models.evaluation import Evaluation, evaluate
 from models.journal import Journal, fingerprint
@@ -63,6 +63,7 @@ from models.types import (
     Tensors,
     Value,
 )
+from models.watching import InputShift
 
 __all__ = [
     "AFTER_ALARM_ROWS",
@@ -85,6 +86,7 @@ __all__ = [
     "Feedback",
     "FloatArray",
     "InputError",
+    "InputShift",
     "Journal",
     "Label",
     "Learner",
@@ -117,6 +119,7 @@ __all__ = [
     "TrainingError",
     "TrainingReport",
     "Value",
+    "Watched",
     "after_alarms",
     "bundle_checksum",
     "column_names",

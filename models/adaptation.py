@@ -19,10 +19,13 @@ from models.plan import Plan
 from models.readaptation import Decisions, detect, marks, readapt, restart, signals_of, succeed, suspect
 from models.start import start_answers
 from models.types import Batch, Predictive, Tensors
+from models.virtual_drift import init_watch, watched_columns
 
 SCORE_RATE = 0.01
 """Rate, per row, of the rolling loss and score."""
 NEVER = -1
+STAYING = ("known", "known_mean", "rows_seen", "changes", "rolling", "inputs", "inputs_warned")
+"""What a reset leaves as it is."""
 
 
 class Observation(NamedTuple):
@@ -64,6 +67,8 @@ def init(plan: Plan, meta: Tensors, streams: int) -> Tensors:
         "drift_row": torch.full((streams,), NEVER, dtype=torch.int64),
         "warned": torch.zeros(streams, dtype=torch.bool),
         "rolling": torch.zeros(streams, 3),
+        "inputs": torch.from_numpy(init_watch(streams, len(watched_columns(spec.features)))).float(),
+        "inputs_warned": torch.zeros(streams, dtype=torch.int64),
     }
     for name, learner in plan.learners.items():
         state |= prefixed(name, learner.init(part(meta, name), streams))
@@ -215,9 +220,9 @@ def step(
 
 
 def reset(plan: Plan, meta: Tensors, state: Tensors) -> Tensors:
-    """Back to the meta-initialization; counters and the known labels stay."""
+    """Back to the meta-initialization; counters, the known labels and what is known of the inputs stay."""
     fresh = init(plan, meta, state["rows_seen"].shape[0])
-    return fresh | {key: state[key] for key in ("known", "known_mean", "rows_seen", "changes", "rolling")}
+    return fresh | {key: state[key] for key in STAYING}
 
 
 def _all_finite(plan: Plan, new: Tensors) -> Tensor:

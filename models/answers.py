@@ -13,9 +13,11 @@ from models.combination import LEVELS, reach_of
 from models.readaptation import Decisions
 from models.targets import from_scale, label_std, log_slope
 from models.types import FloatArray, Label, ModelSpec, Predictive, Tensors
+from models.watching import InputShift
 
 NEW_ROWS = 20
 """A stream is ``new`` until it has learned this many rows."""
+GLANCE = ("rows_seen", "drift_row", "warned", "inputs_warned", "window_rows", "rolling")
 DRIFTED_ROWS = 100
 """A stream is ``drifted`` for this many rows after an alarm."""
 
@@ -73,6 +75,7 @@ class Outcome(NamedTuple):
         rows_seen: Rows learned so far, the batch included.
         state: ``new``, ``stable``, ``warning`` or ``drifted``.
         kept: False where a result was not finite: the batch was scored but the state before it stays.
+        moved: What the batch showed of the inputs, where they have moved.
     """
 
     prediction: Prediction
@@ -87,6 +90,7 @@ class Outcome(NamedTuple):
     rows_seen: int
     state: str
     kept: bool
+    moved: InputShift | None = None
 
 
 class Status(NamedTuple):
@@ -233,14 +237,15 @@ def outcomes_of(
 
 
 def statuses(state: Tensors) -> list[Status]:
-    """Each stream of a state at a glance."""
-    columns = (state["rows_seen"], state["drift_row"], state["warned"], state["window_rows"], state["rolling"])
+    """Each stream of a state at a glance; needs its tensors of ``GLANCE`` only."""
+    warned = state["warned"] | (state["inputs_warned"] > 0)
+    columns = (state["rows_seen"], state["drift_row"], warned, state["window_rows"], state["rolling"])
     found = []
-    for rows_seen, drift_row, warned, window_rows, rolling in zip(*(c.tolist() for c in columns), strict=True):
+    for rows_seen, drift_row, warns, window_rows, rolling in zip(*(c.tolist() for c in columns), strict=True):
         since = rows_seen - drift_row if drift_row >= 0 else None
         if since is not None and since < DRIFTED_ROWS:
             name = "drifted"
-        elif warned:
+        elif warns:
             name = "warning"
         else:
             name = "new" if rows_seen < NEW_ROWS else "stable"

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from models import adaptation, combination
-from models.answers import Decision, Outcome, Prediction, Status, answers_of, outcomes_of, scores_of, statuses
+from models.answers import GLANCE, Decision, Outcome, Prediction, Status, answers_of, outcomes_of, scores_of, statuses
 from models.bundle import Model
 from models.features import Scales, encode_rows, lag_columns, standardise
 from models.memory import Rows, lags_now
@@ -19,6 +20,7 @@ from models.slab import Slab
 from models.stream_config import StreamConfig, configure
 from models.targets import encode_targets, to_scale
 from models.types import FloatArray, Tensors, Value
+from models.watching import KEYS, InputShift, fresh_rows, pack_inputs, unpack_inputs, watch_inputs
 
 
 class Feedback(NamedTuple):
@@ -26,7 +28,8 @@ class Feedback(NamedTuple):
 
     ``asked`` (B, L + K), or its first L columns alone, is what a ``Prediction`` told of the rows: given where labels
     came late, and on replay; None takes the stream's present lag columns. ``decision`` is given on replay; None asks
-    the detector.
+    the detector. ``watched`` (B,) tells which rows were given to
+    ``Engine.watch`` when they were predicted; None: none.
     """
 
     slot: int
@@ -34,6 +37,7 @@ class Feedback(NamedTuple):
     targets: FloatArray
     asked: FloatArray | None = None
     decision: Decision | None = None
+    watched: npt.NDArray[np.bool_] | None = None
 
 
 class NewState(NamedTuple):
@@ -49,6 +53,20 @@ class Tick(NamedTuple):
     slots: list[int]
     states: list[NewState]
     outcomes: list[Outcome]
+
+
+class Watched(NamedTuple):
+    """What rows without labels did to a stream.
+
+    Attributes:
+        moved: Set where its inputs were found to have moved.
+        state: As in ``Status``.
+        snapshot: What is known of its inputs, for ``Engine.restore_inputs``.
+    """
+
+    moved: InputShift | None
+    state: str
+    snapshot: bytes
 
 
 class Engine:
@@ -76,6 +94,7 @@ class Engine:
         with torch.no_grad():
             self._slab = Slab(adaptation.init(self._plan, self._meta, 1))
             self._fresh = adaptation.initial_state(self._plan, self._meta)
+        self._answering = [key for key in self._slab.initial if key not in KEYS]
 
     def create(self) -> int:
         """A slot at the meta-initialization."""
@@ -98,6 +117,12 @@ class Engine:
             state = self._slab.read([slot])
         return self._slab.pack(state)
 
+    def restore_inputs(self, slot: int, snapshot: bytes) -> None:
+        """Set what is known of a stream's inputs, as ``watch`` told it. Raises SnapshotError."""
+        state = unpack_inputs(self._slab.initial, snapshot)
+        with self._lock:
+            self._slab.write([slot], state, [0])
+
     def release(self, slot: int) -> None:
         """Forget a stream and reuse its slot."""
         with self._lock:
@@ -117,7 +142,7 @@ class Engine:
         answers: dict[int, Prediction] = {}
         for group in _by_size([len(inputs) for _, inputs in items]):
             with self._lock:
-                state = self._slab.read([items[index][0] for index in group])
+                state = self._slab.read([items[index][0] for index in group], self._answering)
             z, _ = self._inputs(state, [items[index][1] for index in group], [None] * len(group))
             said = adaptation.predict(self._plan, self._meta, state, z)
             asked = torch.cat([z[..., len(self._spec.features) :], combination.pack(self._spec, said)], dim=-1)
@@ -163,10 +188,29 @@ class Engine:
         said = self._said(given, mask.shape[1])
         new, seen = adaptation.step(self._plan, self._meta, state, rows, decisions, self._fresh, said)
         scores = scores_of(spec, seen, targets, mask.numpy(force=True))
+        changed, moved = watch_inputs(spec, state, z, fresh_rows(mask.numpy(force=True), [i.watched for i in items]))
+        new |= changed
         shown = np.stack([scores.loss, scores.score, np.ones(len(items))], axis=1)
         kept = (1 - adaptation.SCORE_RATE) ** np.array(counts)[:, None]
         new["rolling"] = self._tensor(kept * state["rolling"].numpy(force=True) + (1 - kept) * shown)
-        return new, outcomes_of(spec, seen, state, new, z, counts, scores, interval)
+        outcomes = outcomes_of(spec, seen, state, new, z, counts, scores, interval)
+        return new, [outcome._replace(moved=found) for outcome, found in zip(outcomes, moved, strict=True)]
+
+    @torch.no_grad()
+    def watch(self, items: Sequence[tuple[int, FloatArray]]) -> tuple[Tick, list[Watched]]:
+        """Look at rows that are predicted and have no labels yet, at most one item a stream.
+
+        Nothing is learned from them but where the inputs lie; it is served after ``apply``.
+        """
+        slots, blocks = [slot for slot, _ in items], [inputs for _, inputs in items]
+        with self._lock:
+            state = self._slab.read(slots, {*KEYS, *GLANCE})
+        mask = _mask(blocks)
+        z = _padded([standardise(self._scales, rows) for rows in blocks], mask.shape[1])
+        new, moved = watch_inputs(self._spec, state, self._tensor(z), mask)
+        names = [status.state for status in statuses(state | new)]
+        states = [NewState(new, row) for row in range(len(slots))]
+        return Tick(slots, states, []), list(map(Watched, moved, names, pack_inputs(new)))
 
     @torch.no_grad()
     def reset_tick(self, slots: Sequence[int]) -> Tick:
@@ -198,8 +242,8 @@ class Engine:
     ) -> tuple[Tensor, Tensor]:
         """Padded (S, B, D + L) rows with their lag columns, and the mask (S, B)."""
         now = lags_now(self._spec, state).to(torch.float64).numpy(force=True)
-        counts = np.array([len(rows) for rows in inputs])
-        longest = int(counts.max())
+        mask = _mask(inputs)
+        longest = mask.shape[1]
         width = len(self._spec.features)
         z = np.zeros((len(inputs), longest, width + now.shape[1]))
         z[:, :, :width] = _padded([standardise(self._scales, rows) for rows in inputs], longest)
@@ -207,7 +251,7 @@ class Engine:
         for position, given in enumerate(asked):
             if given is not None:
                 z[position, : len(given), width:] = given[:, : now.shape[1]]
-        return self._tensor(z), torch.from_numpy(np.arange(longest) < counts[:, None]).to(self._device)
+        return self._tensor(z), torch.from_numpy(mask).to(self._device)
 
     def _said(self, asked: Sequence[FloatArray | None], longest: int) -> Tensor | None:
         """What members had said of late rows (S, B, K), NaN for the others; None where all are others."""
@@ -232,6 +276,12 @@ def _by_size(rows: Sequence[int], kinds: Sequence[bool] | None = None) -> list[l
         kind = kinds[index] if kinds else True
         groups.setdefault((max(count - 1, 0).bit_length(), kind), []).append(index)
     return list(groups.values())
+
+
+def _mask(blocks: Sequence[FloatArray]) -> npt.NDArray[np.bool_]:
+    """(S, B) which rows are no padding."""
+    counts = np.array([len(rows) for rows in blocks])
+    return np.asarray(np.arange(int(counts.max())) < counts[:, None])
 
 
 def _padded(blocks: Sequence[FloatArray], longest: int) -> FloatArray:

@@ -1,6 +1,6 @@
 """States of many streams as rows of a few large tensors, and one stream's state as bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from safetensors import SafetensorError
@@ -35,17 +35,17 @@ class Slab:
         """Make a row free again."""
         self._free.append(slot)
 
-    def read(self, slots: Sequence[int]) -> Tensors:
-        """Copies of rows, in the order asked for; leading axis ``len(slots)``."""
+    def read(self, slots: Sequence[int], keys: Collection[str] | None = None) -> Tensors:
+        """Copies of rows, in the order asked for; leading axis ``len(slots)``. All tensors, or those of ``keys``."""
         index = torch.tensor(slots, dtype=torch.int64)
-        return {key: value.index_select(0, index) for key, value in self._tensors.items()}
+        return {key: self._tensors[key].index_select(0, index) for key in keys or self._tensors}
 
     def write(self, slots: Sequence[int], states: Tensors, rows: Sequence[int]) -> None:
-        """Replace rows of the slab by rows of a batch of states."""
+        """Replace rows of the slab by rows of a batch of states, or of some of their tensors."""
         to, of = torch.tensor(slots, dtype=torch.int64), torch.tensor(rows, dtype=torch.int64)
         whole = len(rows) == len(next(iter(states.values()))) and list(rows) == list(range(len(rows)))
-        for key, value in self._tensors.items():
-            value.index_copy_(0, to, states[key] if whole else states[key].index_select(0, of))
+        for key, value in states.items():
+            self._tensors[key].index_copy_(0, to, value if whole else value.index_select(0, of))
 
     def pack(self, state: Tensors) -> bytes:
         """A state with one stream as safetensors bytes."""

@@ -1,16 +1,17 @@
 """Predict for late labels: what is answered is committed first, so that a label may come after any crash."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from service.batcher import Batcher
 from service.config import Settings
 from service.errors import ConflictError, InvalidError, UnavailableError
-from service.hot import DAY_SECONDS, Hot, HotStreams, Writer
+from service.hot import DAY_SECONDS, Hot, HotStreams
+from service.learning import Result
 from service.pending import Held, answer_of, decode_held, encode_held, hold, same_input
 from service.predicting import Answer, Question
-from service.store import Done, Pend, Pending, Refusal, Store, StreamRecord
+from service.preparing import Unlabelled, Work
+from service.store import Done, Pending, Refusal, Store, StreamRecord
 from service.threads import Threads
 from service.types import Predicted, Row
 
@@ -24,9 +25,9 @@ class LatePredictor:
     Args:
         settings: ``pending_days`` and ``pending_rows_max``.
         store: Asked for ids that are known already.
-        writer: Commits.
         streams: Where streams come from.
         predictor: Computes.
+        learner: Keeps the rows, and watches their inputs.
         threads: Where the store is read.
         clock: Epoch seconds.
     """
@@ -35,9 +36,9 @@ class LatePredictor:
         self,
         settings: Settings,
         store: Store,
-        writer: Writer,
         streams: HotStreams,
         predictor: Batcher[Question, Answer],
+        learner: Batcher[Work, Result],
         *,
         threads: Threads,
         clock: Callable[[], float],
@@ -45,9 +46,9 @@ class LatePredictor:
         self._rows_max = settings.pending_rows_max
         self._seconds = settings.pending_days * DAY_SECONDS
         self._store = store
-        self._writer = writer
         self._streams = streams
         self._predictor = predictor
+        self._learner = learner
         self._threads = threads
         self._clock = clock
 
@@ -98,8 +99,9 @@ class LatePredictor:
         held = dict(zip((name for name, _ in rows), hold(answer, inputs, interval), strict=True))
         now = self._clock()
         pending = [Pending(name, now, encode_held(row)) for name, row in held.items()]
-        operation = Pend(record, pending, now - self._seconds, self._rows_max)
-        done = (await asyncio.shield(self._writer.put((operation,))))[0]
+        given = Unlabelled(inputs, pending, now - self._seconds, self._rows_max)
+        again = await self._streams.acquire(record.stream)
+        done = await self._streams.queue(again, self._learner, Work(again, given))
         return held if isinstance(done, Done) else None
 
     def _known(

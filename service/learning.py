@@ -1,41 +1,43 @@
-"""One tick of learning: look up ids, step together, commit together, then serve together."""
+"""One tick of changes: look up ids, step together, commit together, then serve together."""
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from models import Engine, Feedback, Outcome, Tick
+from models import Engine, Feedback, InputShift, Outcome, Tick
 from service.config import Settings
 from service.errors import ServiceError
 from service.hot import DAY_SECONDS, Hot, HotStreams, Writer
 from service.payload import encode_feedback, finite
 from service.pending import Held, decode_held, scored
-from service.preparing import Prepared, Work, prepare
-from service.store import Append, Done, Refusal, Store, StoredEvent
+from service.preparing import Prepared, Unlabelled, Work, prepare
+from service.store import Append, Done, Pend, Refusal, Store, StoredEvent
 from service.threads import Threads
 from service.types import Learned
 from service.views import learned, nothing_new
 
 RESET = b"{}"
+INPUTS = "inputs"
+"""Detector that an event names where the inputs have moved."""
 
 
 class _Computed(NamedTuple):
-    """What one item does to its stream: the entry to commit and the state to serve afterwards."""
+    """What one item does to its stream: what to commit and the state to serve afterwards."""
 
     work: Work
     kept: list[int]
     unknown: list[str] | None
-    append: Append
+    operation: Append | Pend
     tick: Tick
     outcome: Outcome | None
 
 
-Result = Learned | Refusal
-"""An answer, or the reason to load the stream anew and try again."""
+Result = Learned | Done | Refusal
+"""An answer (``Done`` to rows that are kept without labels), or why nothing was changed."""
 
 
 class Learner:
-    """Works on ticks of feedback. A tick has at most one item of a stream.
+    """Works on ticks of feedback and of rows to keep. A tick has at most one item of a stream.
 
     Args:
         settings: Ids are known for ``retained_rows`` rows, predictions wait for ``pending_days`` for their labels.
@@ -81,7 +83,7 @@ class Learner:
 
     async def _commit(self, computed: Sequence[_Computed]) -> Sequence[Done | Refusal | Exception]:
         try:
-            return await self._writer.put(tuple(item.append for item in computed))
+            return await self._writer.put(tuple(item.operation for item in computed))
         except ServiceError as error:
             return [error] * len(computed)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing of the tick was committed
@@ -103,13 +105,17 @@ class Learner:
             for item, _ in done:
                 self._streams.drop(item.work.hot)
         for item, _ in done:
-            self._streams.learned(item.work.hot, len(item.kept))
+            if isinstance(item.operation, Append):
+                self._streams.learned(item.work.hot, len(item.kept))
 
     def _result(self, item: _Computed, answer: Done | Refusal | Exception) -> Result | Exception:
         if isinstance(answer, Exception):
             return answer
         if isinstance(answer, Refusal):
-            self._streams.drop(item.work.hot)
+            if answer is not Refusal.KNOWN:
+                self._streams.drop(item.work.hot)
+            return answer
+        if isinstance(item.operation, Pend):
             return answer
         return learned(answer, item.outcome, item.kept, item.work.rows, item.unknown)
 
@@ -118,12 +124,15 @@ class Learner:
         results: dict[int, _Computed | Result | Exception] = {}
         prepared: list[tuple[int, Prepared]] = []
         resets: list[tuple[int, Work]] = []
+        unlabelled: list[tuple[int, Work]] = []
         known = self._known_ids(works)
         for index, work in enumerate(works):
             if work.hot.dead:
                 results[index] = Refusal.STALE
             elif work.given is None:
                 resets.append((index, work))
+            elif isinstance(work.given, Unlabelled):
+                unlabelled.append((index, work))
             else:
                 try:
                     item = prepare(work, work.given, known[index], self._pending(work, now))
@@ -138,6 +147,8 @@ class Learner:
             results |= self._step(engine, group, now)
         for engine, pairs in _by_engine(resets, lambda pair: pair[1]):
             results |= {index: _reset(engine, work, now) for index, work in pairs}
+        for engine, pairs in _by_engine(unlabelled, lambda pair: pair[1]):
+            results |= _watch(engine, pairs, now)
         return [results[index] for index in range(len(works))]
 
     def _known_ids(self, works: Sequence[Work]) -> list[set[str]]:
@@ -155,7 +166,10 @@ class Learner:
         self, engine: Engine, group: Sequence[tuple[int, Prepared]], now: float
     ) -> "dict[int, _Computed | Exception]":
         """Step together; if that fails, one by one, so that an item's trouble stays its own."""
-        items = [Feedback(item.work.hot.slot, item.inputs, item.targets, item.asked) for _, item in group]
+        items = [
+            Feedback(item.work.hot.slot, item.inputs, item.targets, item.asked, watched=item.watched)
+            for _, item in group
+        ]
         try:
             tick = engine.step(items)
         except Exception as error:  # noqa: BLE001 - the one at fault is found by asking one by one
@@ -182,13 +196,31 @@ class Learner:
             "feedback" if item.held is None else "labels",
             max(now, record.updated_at),  # a clock that jumps back must not put entries out of order
             len(item.kept),
-            encode_feedback(item.rows, outcome, item.asked),
+            encode_feedback(item.rows, outcome, item.asked, item.watched),
             outcome.state,
             ids=[(name, record.rows_seen + row) for row, name in enumerate(ids) if name is not None],
             ids_from=rows_seen - self._retained_rows,
             events=_events(item.work.hot, outcome, rows_seen, max(now, record.updated_at)),
         )
         return _Computed(item.work, item.kept, item.unknown, append, tick, outcome)
+
+
+def _watch(engine: Engine, group: Sequence[tuple[int, Work]], now: float) -> dict[int, _Computed | Exception]:
+    """Look at rows without labels together; if that fails, one by one."""
+    given = [(index, work, work.given) for index, work in group if isinstance(work.given, Unlabelled)]
+    try:
+        tick, found = engine.watch([(work.hot.slot, engine.encode_inputs(rows.inputs)) for _, work, rows in given])
+    except Exception as error:  # noqa: BLE001 - the one at fault is found by asking one by one
+        if len(given) == 1:
+            return {given[0][0]: _failed(error)}
+        return dict(itertools.chain.from_iterable(_watch(engine, [pair], now).items() for pair in group))
+    computed: dict[int, _Computed | Exception] = {}
+    for (index, work, rows), slot, state, seen in zip(given, tick.slots, tick.states, found, strict=True):
+        record = work.hot.record
+        events = _moved(record.stream_version, seen.moved, max(now, record.updated_at))
+        pend = Pend(record, rows.pending, rows.before, rows.rows_max, seen.snapshot, seen.state, events)
+        computed[index] = _Computed(work, [], None, pend, Tick([slot], [state], []), None)
+    return computed
 
 
 def _reset(engine: Engine, work: Work, now: float) -> _Computed:
@@ -205,10 +237,29 @@ def _reset(engine: Engine, work: Work, now: float) -> _Computed:
     return _Computed(work, [], None, Append(record, "reset", at, 0, RESET, state, events=[event]), tick, None)
 
 
+def _moved(revision: int, moved: InputShift | None, at: float) -> list[StoredEvent]:
+    """The event of inputs that have moved."""
+    if moved is None:
+        return []
+    event = StoredEvent(
+        id=0,
+        revision=revision,
+        at=at,
+        kind="warning",
+        detector=INPUTS,
+        statistic=moved.statistic,
+        threshold=moved.threshold,
+        feature=moved.feature,
+        shift=moved.shift,
+    )
+    return [event]
+
+
 def _events(hot: Hot, outcome: Outcome, rows_seen: int, at: float) -> list[StoredEvent]:
     decision = outcome.decision
+    moved = _moved(hot.record.stream_version + 1, outcome.moved, at)
     if outcome.event is None:
-        return []
+        return moved
     since = decision.rows_since_change
     engine = hot.lease.engine
     event = StoredEvent(
@@ -223,7 +274,7 @@ def _events(hot: Hot, outcome: Outcome, rows_seen: int, at: float) -> list[Store
         action=outcome.action,
         rows_used=outcome.rows_used if outcome.action else None,
     )
-    return [event]
+    return [event, *moved]
 
 
 def _by_engine(items: Sequence[Any], work: Callable[[Any], Work]) -> Iterable[tuple[Engine, list[Any]]]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 
 from models import Decision, FloatArray, Outcome
@@ -60,15 +61,19 @@ class Logged(NamedTuple):
     rows: Rows
     asked: FloatArray
     decision: Decision
+    watched: npt.NDArray[np.bool_] | None
 
 
-def encode_feedback(rows: Rows, outcome: Outcome, asked: FloatArray | None = None) -> bytes:
+def encode_feedback(
+    rows: Rows, outcome: Outcome, asked: FloatArray | None = None, watched: npt.NDArray[np.bool_] | None = None
+) -> bytes:
     """A feedback entry.
 
     Args:
         rows: What was learned.
         outcome: What it showed.
         asked: What had been told with the rows' predictions, where they were made earlier.
+        watched: Which rows' inputs were watched then; ``None``: none.
 
     Raises:
         InvalidError: A value that JSON cannot hold, such as an integer above 64 bits.
@@ -80,6 +85,7 @@ def encode_feedback(rows: Rows, outcome: Outcome, asked: FloatArray | None = Non
         "ids": rows.ids,
         "times": rows.times,
         "asked": (outcome.prediction.asked if asked is None else asked).tolist(),  # null is a lag not known yet (NaN)
+        "watched": None if watched is None else np.flatnonzero(watched).tolist(),
         "decision": {
             "kind": decision.kind,
             "rows_since_change": decision.rows_since_change,
@@ -110,6 +116,9 @@ def decode_feedback(payload: bytes) -> Logged:
     decision = entry["decision"]
     rows = Rows(entry["inputs"], entry["targets"], entry["ids"], entry["times"])
     asked = np.array(entry["asked"], dtype=np.float64).reshape(len(rows.inputs), -1)
+    watched = None
+    if entry.get("watched") is not None:
+        watched = np.isin(np.arange(len(rows.inputs)), entry["watched"])
     return Logged(
         rows,
         asked,
@@ -119,6 +128,7 @@ def decode_feedback(payload: bytes) -> Logged:
             float(decision["statistic"]),
             float(decision["threshold"]),
         ),
+        watched,
     )
 
 

@@ -2,34 +2,58 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from models import Engine, FloatArray
 from service.errors import FieldError, InvalidError
 from service.hot import Hot
 from service.payload import Labels, Rows
 from service.pending import Held, asked_of, same_input
+from service.store import Pending
+from service.types import Row
 
 PLACES_MAX = 100
 """Most ids that a refusal names."""
 
 
+class Unlabelled(NamedTuple):
+    """Rows that were predicted, to be kept until their labels come.
+
+    Attributes:
+        inputs: As the client sent them.
+        pending: As they are kept, one a row.
+        before: Rows kept before this time (epoch seconds) are dropped.
+        rows_max: Then the oldest are dropped until so many are left.
+    """
+
+    inputs: Sequence[Row]
+    pending: Sequence[Pending]
+    before: float
+    rows_max: int
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Work:
-    """Rows or late labels to learn by a hot stream; ``given`` ``None`` is a reset."""
+    """Rows or late labels to learn by a hot stream, or rows to keep for it; ``given`` ``None`` is a reset."""
 
     hot: Hot
-    given: Rows | Labels | None
+    given: Rows | Labels | Unlabelled | None
 
     @property
     def rows(self) -> int:
         """Rows of the request."""
+        if isinstance(self.given, Unlabelled):
+            return len(self.given.pending)
         return 0 if self.given is None else len(self.given.targets)
 
     @property
     def ids(self) -> list[str]:
-        """Ids of the request."""
-        return [name for name in (self.given.ids if self.given else None) or () if name is not None]
+        """Ids of labelled rows."""
+        given = None if isinstance(self.given, Unlabelled) else self.given
+        return [name for name in (given.ids if given else None) or () if name is not None]
 
 
 class Prepared(NamedTuple):
@@ -44,6 +68,7 @@ class Prepared(NamedTuple):
         targets: (rows, O), encoded.
         asked: (rows, L + K) what was told with the rows' predictions; ``None`` where they are predicted now.
         held: The rows as they were predicted, for late labels.
+        watched: (rows,) whether a row's inputs were watched when it was predicted; ``None``: none were.
     """
 
     work: Work
@@ -54,6 +79,7 @@ class Prepared(NamedTuple):
     targets: FloatArray
     asked: FloatArray | None
     held: list[Held] | None
+    watched: npt.NDArray[np.bool_] | None
 
 
 def prepare(work: Work, given: Rows | Labels, learned: set[str], pending: Mapping[str, Held]) -> Prepared:
@@ -74,8 +100,10 @@ def prepare(work: Work, given: Rows | Labels, learned: set[str], pending: Mappin
     inputs, targets = engine.encode_inputs(given.inputs), engine.encode_targets(given.targets)
     kept = _new(given.ids or [None] * len(given.targets), learned)
     rows = given.take(kept)
-    asked = _asked(engine, work.hot.slot, inputs[kept], rows, pending)
-    return Prepared(work, rows, kept, None, inputs[kept], targets[kept], asked, None)
+    found = _kept_before(rows, pending)
+    asked = _asked(engine, work.hot.slot, inputs[kept], found) if any(row.asked for row in found.values()) else None
+    watched = np.isin(np.arange(len(kept)), list(found)) if found else None
+    return Prepared(work, rows, kept, None, inputs[kept], targets[kept], asked, None, watched)
 
 
 def _late(work: Work, given: Labels, learned: set[str], pending: Mapping[str, Held]) -> Prepared:
@@ -97,7 +125,8 @@ def _late(work: Work, given: Labels, learned: set[str], pending: Mapping[str, He
         times=None if times is None else [times[index] for index in kept],
     )
     unknown = None if given.strict else [str(name) for _, name in missing]
-    return Prepared(work, rows, kept, unknown, engine.encode_inputs(rows.inputs), targets[kept], asked_of(held), held)
+    inputs, watched = engine.encode_inputs(rows.inputs), np.ones(len(kept), dtype=np.bool_)
+    return Prepared(work, rows, kept, unknown, inputs, targets[kept], asked_of(held), held, watched)
 
 
 def _new(ids: Sequence[str | None], learned: set[str]) -> list[int]:
@@ -112,15 +141,18 @@ def _new(ids: Sequence[str | None], learned: set[str]) -> list[int]:
     return new
 
 
-def _asked(engine: Engine, slot: int, inputs: FloatArray, rows: Rows, pending: Mapping[str, Held]) -> FloatArray | None:
-    """What rows that were sent again with their labels bring along: the prediction's, if it was of the same row."""
-    found: dict[int, Any] = {}
+def _kept_before(rows: Rows, pending: Mapping[str, Held]) -> dict[int, Held]:
+    """Those rows, by their place, that were predicted and kept before and are sent again with their labels."""
+    found: dict[int, Held] = {}
     for index, name in enumerate(rows.ids or ()):
         held = None if name is None else pending.get(name)
-        if held is not None and held.asked and same_input(held, rows.inputs[index]):
+        if held is not None and same_input(held, rows.inputs[index]):
             found[index] = held
-    if not found:
-        return None
+    return found
+
+
+def _asked(engine: Engine, slot: int, inputs: FloatArray, found: Mapping[int, Held]) -> FloatArray:
+    """What the rows' labels bring along: of those kept before, what was told then."""
     asked = engine.predict([(slot, inputs)])[0].asked  # as of now
     asked[list(found)] = asked_of(list(found.values()))
     return asked

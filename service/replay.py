@@ -8,7 +8,7 @@ from models import Engine, Feedback, SnapshotError, StreamConfig
 from service.errors import InvalidError, NotFoundError, ServiceError
 from service.payload import decode_feedback
 from service.registry import Registry
-from service.store import DamagedError, Entry, Loaded, Store
+from service.store import DamagedError, Entry, InputWatch, Loaded, Store
 
 Key = tuple[str, int, StreamConfig]
 
@@ -99,7 +99,7 @@ def rebuild(engine: Engine, streams: Sequence[Loaded]) -> list[int | ServiceErro
     try:
         for loaded in streams:
             slots.append(_start(engine, loaded))  # noqa: PERF401 - those made before a failure are released below
-        replay(engine, [(slot, loaded.entries) for slot, loaded in zip(slots, streams, strict=True)])
+        replay(engine, [(slot, loaded.entries, loaded.watch) for slot, loaded in zip(slots, streams, strict=True)])
     except Exception:  # noqa: BLE001 - one by one, so that a stream's trouble stays its own
         for slot in slots:
             engine.release(slot)
@@ -118,12 +118,15 @@ def adapt_again(engine: Engine, loaded: Loaded, retained: Sequence[Entry]) -> in
         entries: Sequence[Entry] = loaded.entries
     except SnapshotError:
         slot, entries = engine.create(), retained
-    replay(engine, [(slot, entries)])
+    replay(engine, [(slot, entries, loaded.watch)])
     return slot
 
 
 def _start(engine: Engine, loaded: Loaded) -> int:
-    return engine.create() if loaded.snapshot is None else engine.restore(loaded.snapshot.data)
+    slot = engine.create() if loaded.snapshot is None else engine.restore(loaded.snapshot.data)
+    if loaded.watch is not None and loaded.watch.revision == (loaded.snapshot.revision if loaded.snapshot else 0):
+        engine.restore_inputs(slot, loaded.watch.data)
+    return slot
 
 
 def _rebuild_one(engine: Engine, loaded: Loaded) -> int | ServiceError:
@@ -133,32 +136,35 @@ def _rebuild_one(engine: Engine, loaded: Loaded) -> int | ServiceError:
     except SnapshotError as error:
         return DamagedError(record.stream, record.stream_version, str(error))
     try:
-        replay(engine, [(slot, loaded.entries)])
+        replay(engine, [(slot, loaded.entries, loaded.watch)])
     except Exception as error:  # noqa: BLE001 - whatever it is, the log does not lead to a state
         engine.release(slot)
         return DamagedError(record.stream, None, f"its log cannot be learned again ({error})")
     return slot
 
 
-def replay(engine: Engine, streams: Sequence[tuple[int, Sequence[Entry]]]) -> None:
+def replay(engine: Engine, streams: Sequence[tuple[int, Sequence[Entry], InputWatch | None]]) -> None:
     """Learn log entries again, with what was told with their predictions and the alarms, as the log has it.
 
     Args:
         engine: Where the slots are.
-        streams: Slot and entries of each stream; the n-th entries of all of them are learned together.
+        streams: Slot, entries and inputs of each stream; the n-th entries of all of them are learned together.
     """
-    longest = max((len(entries) for _, entries in streams), default=0)
+    longest = max((len(entries) for _, entries, _ in streams), default=0)
     for position in range(longest):
-        now = [(slot, entries[position]) for slot, entries in streams if position < len(entries)]
+        now = [(slot, entries[position]) for slot, entries, _ in streams if position < len(entries)]
         batches = [_feedback(engine, slot, entry) for slot, entry in now if entry.kind != "reset"]
         if batches:
             engine.apply(engine.step(batches))
         resets = [slot for slot, entry in now if entry.kind == "reset"]
         if resets:
             engine.apply(engine.reset_tick(resets))
+        for slot, entries, watch in streams:
+            if watch is not None and position < len(entries) and entries[position].revision == watch.revision:
+                engine.restore_inputs(slot, watch.data)
 
 
 def _feedback(engine: Engine, slot: int, entry: Entry) -> Feedback:
-    rows, asked, decision = decode_feedback(entry.payload)
+    rows, asked, decision, watched = decode_feedback(entry.payload)
     inputs, targets = engine.encode_inputs(rows.inputs), engine.encode_targets(rows.targets)
-    return Feedback(slot, inputs, targets, asked, decision)
+    return Feedback(slot, inputs, targets, asked, decision, watched)

@@ -88,7 +88,7 @@ class Streams:
             weight=lambda question: len(question.inputs),
         )
         self._late = LatePredictor(
-            settings, store, self._writer, self._hot, self._predictor, threads=self._threads, clock=clock
+            settings, store, self._hot, self._predictor, self._learner, threads=self._threads, clock=clock
         )
 
     async def start(self) -> None:
@@ -396,9 +396,9 @@ class Streams:
     async def _info(self, record: StreamRecord, snapshot: Snapshot | None) -> StreamInfo:
         """A stream that was read from the store; it is loaded only where its snapshot is behind."""
         if record.stream_version == 0:
-            return info_of(record, FRESH)
+            return info_of(record, FRESH | {"state": record.state})
         if snapshot is not None and snapshot.revision == record.stream_version:
-            return info_of(record, dict(snapshot.status))
+            return info_of(record, {**snapshot.status, "state": record.state})  # rows without labels may have moved it
         hot = await self._hot.acquire(record.stream)
         try:
             return await self._hot_info(hot)

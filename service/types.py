@@ -75,6 +75,8 @@ class Event:
         change_row: Index (from 0, over all rows the stream ever learned) of the first row after the estimated change.
         action: ``readapt`` where the stream was adapted anew from the meta-initialization.
         rows_used: Rows that the new adaptation used.
+        feature: The input that moved most clearly (``warning`` of the detector ``inputs``).
+        shift: By how many of its standard deviations in this stream, as far as is known then.
     """
 
     id: str
@@ -88,6 +90,8 @@ class Event:
     change_row: int | None = None
     action: str | None = None
     rows_used: int | None = None
+    feature: str | None = None
+    shift: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

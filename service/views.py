@@ -33,6 +33,8 @@ def event_of(stream: str, event: StoredEvent) -> Event:
         change_row=event.change_row,
         action=event.action,
         rows_used=event.rows_used,
+        feature=event.feature,
+        shift=event.shift,
     )
 
 
@@ -41,7 +43,7 @@ def info_of(record: StreamRecord, summary: dict[str, Any]) -> StreamInfo:
 
     Args:
         record: The stream.
-        summary: ``window_rows``, ``loss``, ``score`` and ``state`` of the same revision.
+        summary: ``window_rows``, ``loss``, ``score`` and ``state`` of the same moment.
     """
     drift = record.last_drift
     return StreamInfo(

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from service.errors import ServiceError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Layout of what is stored. A store written by a newer one is refused."""
 PURGE_ROWS = 2_000
 """Most rows of deleted streams that one transaction clears away."""
@@ -115,7 +115,10 @@ class Snapshot(NamedTuple):
 
 
 class StoredEvent(NamedTuple):
-    """An event; the fields of ``service.types.Event`` with the time as epoch seconds. ``id`` 0: not committed yet."""
+    """An event; the fields of ``service.types.Event`` with the time as epoch seconds. ``id`` 0: not committed yet.
+
+    ``feature`` and ``shift`` are those of a warning about inputs.
+    """
 
     id: int
     revision: int
@@ -127,14 +130,29 @@ class StoredEvent(NamedTuple):
     change_row: int | None = None
     action: str | None = None
     rows_used: int | None = None
+    feature: str | None = None
+    shift: float | None = None
+
+
+class InputWatch(NamedTuple):
+    """What was known of a stream's inputs after the latest rows that were kept without labels.
+
+    Attributes:
+        revision: The stream's revision then; entries after it have moved it on.
+        data: The engine's bytes.
+    """
+
+    revision: int
+    data: bytes
 
 
 class Loaded(NamedTuple):
-    """What rebuilds a stream: its record, its latest snapshot, and the entries after that. All of it verified."""
+    """What rebuilds a stream, all of it verified: its record, latest snapshot, the entries after that, its inputs."""
 
     record: StreamRecord
     snapshot: Snapshot | None
     entries: list[Entry]
+    watch: InputWatch | None = None
 
 
 class Pending(NamedTuple):
@@ -239,19 +257,25 @@ class Configure:
 class Pend:
     """Keep predicted rows until their labels come; the revision stays.
 
-    ``Refusal.STALE`` where one of the ids is pending or learned already: then none of the rows is kept.
+    ``Refusal.KNOWN`` where one of the ids is pending or learned already: then none of the rows is kept.
 
     Attributes:
-        record: The stream, at whatever revision.
+        record: The stream as the writer knows it; the compare-and-set is on all of it.
         rows: What to keep.
         before: Rows kept before this time (epoch seconds) are dropped.
         rows_max: Then the oldest are dropped until so many are left.
+        inputs: What is known of the stream's inputs afterwards, as the engine wrote it.
+        state: Drift state afterwards.
+        events: What these inputs showed; their ``id`` is given by the store.
     """
 
     record: StreamRecord
     rows: Sequence[Pending]
     before: float
     rows_max: int
+    inputs: bytes
+    state: str
+    events: Sequence[StoredEvent] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +299,9 @@ class Refusal(Enum):
     """Why a compare-and-set changed nothing."""
 
     STALE = "stale"
-    """The stream has moved on: load it again and retry. For ``Create``: it exists. For ``Pend``: an id is known."""
+    """The stream has moved on: load it again and retry. For ``Create``: it exists."""
+    KNOWN = "known"
+    """``Pend``: one of the ids is pending or was learned."""
     GONE = "gone"
     """The stream was deleted."""
 

@@ -3,12 +3,26 @@
 import struct
 from collections.abc import Sequence
 from hashlib import blake2b
+from typing import Any
 
 import orjson
 
-from service.store.base import Append, Create, DamagedError, Entry, Loaded, Pending, Snapshot, StoredEvent, StreamRecord
+from service.store.base import (
+    Append,
+    Create,
+    DamagedError,
+    Entry,
+    InputWatch,
+    Loaded,
+    Pending,
+    Snapshot,
+    StoredEvent,
+    StreamRecord,
+)
 
 DIGEST_BYTES = 16
+DRIFT_FIELDS = 10
+"""Leading fields of an event that a stream's last drift has; those about inputs came later."""
 
 
 def chain_digest(previous: bytes, stream: str, entry: tuple[int, str, float, int, int], payload: bytes) -> bytes:
@@ -96,7 +110,7 @@ def verify_loaded(loaded: Loaded) -> Loaded:
     Raises:
         DamagedError: They do not.
     """
-    record, snapshot, entries = loaded
+    record, snapshot, entries, _ = loaded
     start = (0, b"") if snapshot is None else (snapshot.revision, snapshot.chain)
     revision, chain = verify_chain(record.stream, start, entries)
     if revision != record.stream_version:
@@ -134,14 +148,38 @@ def verify_pending(stream: str, row: Pending, digest: bytes) -> Pending:
     return row
 
 
+def watch_digest(stream: str, watch: InputWatch) -> bytes:
+    """Checksum over what is known of a stream's inputs."""
+    digest = blake2b(struct.pack("<q", watch.revision), digest_size=DIGEST_BYTES)
+    digest.update(f"{len(stream)}:{stream}:".encode())
+    digest.update(watch.data)
+    return digest.digest()
+
+
+def verify_watch(stream: str, watch: InputWatch, digest: bytes) -> InputWatch:
+    """Check what is known of a stream's inputs.
+
+    Raises:
+        DamagedError: It was altered.
+    """
+    if watch_digest(stream, watch) != digest:
+        raise DamagedError(stream, watch.revision, "what is known of its inputs was altered")
+    return watch
+
+
 def bundle_digest(bundle: bytes) -> str:
     """Identity of a bundle: the digest of its bytes, in hexadecimal."""
     return blake2b(bundle, digest_size=DIGEST_BYTES).hexdigest()
 
 
+def drift_fields(record: StreamRecord) -> list[Any]:
+    """A record's last drift as it is stored; empty without one."""
+    return list(record.last_drift or ())[:DRIFT_FIELDS]
+
+
 def record_digest(record: StreamRecord) -> bytes:
     """Checksum over a record, its key apart, which the store gives."""
     fields = (*record[1:4], dict(record.config), dict(record.metadata), record.stream_version, record.rows_seen)
-    rest = (record.chain.hex(), record.state, list(record.last_drift or ()), record.created_at, record.updated_at)
+    rest = (record.chain.hex(), record.state, drift_fields(record), record.created_at, record.updated_at)
     text = orjson.dumps([*fields, *rest], option=orjson.OPT_SORT_KEYS)
     return blake2b(text, digest_size=DIGEST_BYTES).digest()

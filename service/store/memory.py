@@ -15,6 +15,7 @@ from service.store.base import (
     Delete,
     Done,
     Entry,
+    InputWatch,
     Loaded,
     ModelRecord,
     Operation,
@@ -37,6 +38,8 @@ from service.store.chain import (
     verify_chain,
     verify_loaded,
     verify_pending,
+    verify_watch,
+    watch_digest,
 )
 
 
@@ -50,6 +53,7 @@ class _Stream:
     snapshot: tuple[Snapshot, bytes] | None = None
     ids: dict[str, int] = field(default_factory=dict)
     pending: dict[str, tuple[Pending, bytes]] = field(default_factory=dict)
+    watch: tuple[InputWatch, bytes] | None = None
     events: list[StoredEvent] = field(default_factory=list)
 
 
@@ -88,12 +92,12 @@ class MemoryStore:
         if isinstance(operation, Delete):
             del self._streams[record.stream]
             return Done(kept.record)
-        if isinstance(operation, Pend):
-            return _pend(kept, operation)
         if kept.digest != record_digest(record):
             return Refusal.STALE
         if isinstance(operation, Append):
             return self._append(kept, operation)
+        if isinstance(operation, Pend):
+            return self._pend(kept, operation)
         return self._configure(kept, operation)
 
     def _create(self, operation: Create) -> Done | Refusal:
@@ -106,12 +110,8 @@ class MemoryStore:
 
     def _append(self, kept: _Stream, operation: Append) -> Done:
         entry = next_entry(operation)
-        events = []
-        for event in operation.events:
-            self._last_event += 1
-            events.append(event._replace(id=self._last_event))
+        events = self._add_events(kept, operation.events)
         kept.entries.append(entry)
-        kept.events.extend(events)
         kept.ids = {name: row for name, row in kept.ids.items() if row >= operation.ids_from}
         kept.ids.update(operation.ids)
         for name, _ in operation.ids:
@@ -119,6 +119,26 @@ class MemoryStore:
         kept.record = next_record(operation, entry, events)
         kept.digest = record_digest(kept.record)
         return Done(kept.record, tuple(events))
+
+    def _pend(self, kept: _Stream, operation: Pend) -> Done | Refusal:
+        pending = {name: held for name, held in kept.pending.items() if held[0].at >= operation.before}
+        if any(row.id in pending or row.id in kept.ids for row in operation.rows):
+            return Refusal.KNOWN
+        pending |= {row.id: (row, pending_digest(kept.record.stream, row)) for row in operation.rows}
+        oldest_first = sorted(pending.items(), key=lambda item: item[1][0].at)
+        kept.pending = dict(oldest_first[-operation.rows_max :])
+        watch = InputWatch(kept.record.stream_version, operation.inputs)
+        kept.watch = (watch, watch_digest(kept.record.stream, watch))
+        kept.record = kept.record._replace(state=operation.state)
+        kept.digest = record_digest(kept.record)
+        return Done(kept.record, tuple(self._add_events(kept, operation.events)))
+
+    def _add_events(self, kept: _Stream, events: Sequence[StoredEvent]) -> list[StoredEvent]:
+        first = self._last_event + 1
+        numbered = [event._replace(id=first + place) for place, event in enumerate(events)]
+        self._last_event += len(numbered)
+        kept.events.extend(numbered)
+        return numbered
 
     def _put_snapshot(self, kept: _Stream, operation: PutSnapshot) -> Done | Refusal:
         record = operation.record
@@ -157,7 +177,8 @@ class MemoryStore:
             snapshot = None if stored is None else stored[0]
             after = 0 if snapshot is None else snapshot.revision
             entries = [entry for entry in kept.entries if entry.revision > after]
-        return verify_loaded(Loaded(record, snapshot, entries))
+            watch = None if kept.watch is None else verify_watch(stream, *kept.watch)
+        return verify_loaded(Loaded(record, snapshot, entries, watch))
 
     def get(self, stream: str) -> tuple[StreamRecord, Snapshot | None] | None:
         """A record and what its snapshot says about it."""
@@ -243,16 +264,6 @@ class MemoryStore:
 
     def close(self) -> None:
         """Nothing to release."""
-
-
-def _pend(kept: _Stream, operation: Pend) -> Done | Refusal:
-    pending = {name: held for name, held in kept.pending.items() if held[0].at >= operation.before}
-    if any(row.id in pending or row.id in kept.ids for row in operation.rows):
-        return Refusal.STALE
-    pending |= {row.id: (row, pending_digest(kept.record.stream, row)) for row in operation.rows}
-    oldest_first = sorted(pending.items(), key=lambda item: item[1][0].at)
-    kept.pending = dict(oldest_first[-operation.rows_max :])
-    return Done(kept.record)
 
 
 def _verified(kept: _Stream) -> StreamRecord:

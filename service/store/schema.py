@@ -91,6 +91,19 @@ CREATE TABLE models (
 CREATE TABLE graves (stream INTEGER PRIMARY KEY) STRICT;
 """
 
+WATCHES = """
+CREATE TABLE watches (
+  stream INTEGER PRIMARY KEY,
+  revision INTEGER NOT NULL,
+  data BLOB NOT NULL,
+  digest BLOB NOT NULL
+) STRICT;
+ALTER TABLE events ADD COLUMN feature TEXT;
+ALTER TABLE events ADD COLUMN shift REAL;
+"""
+UPGRADES = {1: WATCHES}
+"""What makes the next format of each one; a new file begins with ``TABLES``, format 1."""
+
 WRITER_PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -157,11 +170,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
     if empty and application == 0:
-        # One transaction: a crash in the middle leaves an empty file, which is made again.
-        connection.executescript(
-            f"BEGIN IMMEDIATE; {TABLES} PRAGMA application_id={APPLICATION_ID}; "
-            f"PRAGMA user_version={FORMAT_VERSION}; COMMIT;"
-        )
+        # A crash in the middle leaves an empty file, which is made again.
+        _make(connection, TABLES, f"PRAGMA application_id={APPLICATION_ID};", 0)
         return
     if application != APPLICATION_ID:
         raise ConfigurationError(f"{path} is not a store of acclimate: choose another directory with --data-dir")
@@ -170,6 +180,14 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             f"the store {path} has format {version}, this acclimate reads formats up to {FORMAT_VERSION}: "
             "use the version that wrote it, or a newer one"
         )
+    if version < FORMAT_VERSION:
+        _make(connection, "", "", version)
+
+
+def _make(connection: sqlite3.Connection, tables: str, mark: str, version: int) -> None:
+    """Bring a file to the present format, in one transaction."""
+    steps = "".join(script for before, script in sorted(UPGRADES.items()) if before >= version)
+    connection.executescript(f"BEGIN IMMEDIATE; {tables} {steps} {mark} PRAGMA user_version={FORMAT_VERSION}; COMMIT;")
 
 
 def translate(error: sqlite3.Error) -> ServiceError:

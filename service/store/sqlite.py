@@ -15,6 +15,7 @@ from service.store.base import (
     Delete,
     Done,
     Entry,
+    InputWatch,
     Loaded,
     ModelRecord,
     Operation,
@@ -24,7 +25,7 @@ from service.store.base import (
     StoredEvent,
     StreamRecord,
 )
-from service.store.chain import bundle_digest, verify_chain, verify_loaded, verify_pending
+from service.store.chain import bundle_digest, verify_chain, verify_loaded, verify_pending, verify_watch
 from service.store.lock import DirectoryLock, sync_directory
 from service.store.schema import FILE_NAME, READER_PRAGMAS, connect, open_writer, translate
 from service.store.statements import apply, bury, clear, to_record, to_snapshot
@@ -122,7 +123,9 @@ class SqliteStore:
             ).fetchone()
             snapshot = None if found is None else to_snapshot(record, found)
             entries = _entries(db, record, 0 if snapshot is None else snapshot.revision, -1)
-        return verify_loaded(Loaded(record, snapshot, entries))
+            kept = db.execute("SELECT revision, data, digest FROM watches WHERE stream=?", (record.key,)).fetchone()
+        watch = None if kept is None else verify_watch(stream, InputWatch(*kept[:2]), kept[2])
+        return verify_loaded(Loaded(record, snapshot, entries, watch))
 
     def get(self, stream: str) -> tuple[StreamRecord, Snapshot | None] | None:
         """A record and what its snapshot says about it."""
@@ -183,8 +186,8 @@ class SqliteStore:
         """One page of events."""
         with self._reading() as db:
             rows = db.execute(
-                "SELECT id, revision, at, kind, detector, statistic, threshold, change_row, action, rows_used"
-                " FROM events WHERE stream=? AND id>? ORDER BY id LIMIT ?",
+                "SELECT id, revision, at, kind, detector, statistic, threshold, change_row, action, rows_used,"
+                " feature, shift FROM events WHERE stream=? AND id>? ORDER BY id LIMIT ?",
                 (record.key, after, limit),
             ).fetchall()
         return [StoredEvent._make(row) for row in rows]

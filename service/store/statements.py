@@ -14,6 +14,7 @@ from service.store.base import (
     DamagedError,
     Delete,
     Done,
+    InputWatch,
     Operation,
     Pend,
     PutSnapshot,
@@ -22,7 +23,16 @@ from service.store.base import (
     StoredEvent,
     StreamRecord,
 )
-from service.store.chain import new_record, next_entry, next_record, pending_digest, record_digest, snapshot_digest
+from service.store.chain import (
+    drift_fields,
+    new_record,
+    next_entry,
+    next_record,
+    pending_digest,
+    record_digest,
+    snapshot_digest,
+    watch_digest,
+)
 
 _CLEAR = (
     "DELETE FROM entries WHERE stream=?1 AND revision IN (SELECT revision FROM entries WHERE stream=?1 LIMIT ?2)",
@@ -30,6 +40,7 @@ _CLEAR = (
     "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE stream=?1 LIMIT ?2)",
     "DELETE FROM pending WHERE number IN (SELECT number FROM pending WHERE stream=?1 LIMIT ?2)",
     "DELETE FROM snapshots WHERE stream=?1 AND ?2>0",
+    "DELETE FROM watches WHERE stream=?1 AND ?2>0",
 )
 
 
@@ -45,12 +56,12 @@ def apply(db: sqlite3.Connection, operation: Operation) -> Done | Refusal:
         return _put_snapshot(db, operation)
     if isinstance(operation, Delete):
         return Done(operation.record)
-    if isinstance(operation, Pend):
-        return _pend(db, operation)
     if row[0] != record_digest(record):
         return Refusal.STALE
     if isinstance(operation, Append):
         return _append(db, operation)
+    if isinstance(operation, Pend):
+        return _pend(db, operation)
     return _configure(db, operation)
 
 
@@ -87,8 +98,8 @@ def _append(db: sqlite3.Connection, operation: Append) -> Done:
 
 def _insert_event(db: sqlite3.Connection, key: int, event: StoredEvent) -> StoredEvent:
     cursor = db.execute(
-        "INSERT INTO events (stream, revision, at, kind, detector, statistic, threshold, change_row, action, rows_used)"
-        " VALUES (?,?,?,?,?,?,?,?,?,?)",
+        "INSERT INTO events (stream, revision, at, kind, detector, statistic, threshold, change_row, action, rows_used,"
+        " feature, shift) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
         (key, *event[1:]),
     )
     return event._replace(id=cursor.lastrowid or 0)
@@ -136,7 +147,7 @@ def _pend(db: sqlite3.Connection, operation: Pend) -> Done | Refusal:
             (record.key, row.id, operation.before),
         ).fetchone()
         if known is not None:
-            return Refusal.STALE
+            return Refusal.KNOWN
     db.execute("DELETE FROM pending WHERE stream=? AND at<?", (record.key, operation.before))
     db.executemany(
         "INSERT INTO pending (stream, id, at, payload, digest) VALUES (?,?,?,?,?)",
@@ -147,7 +158,16 @@ def _pend(db: sqlite3.Connection, operation: Pend) -> Done | Refusal:
         " (SELECT number FROM pending WHERE stream=? ORDER BY at DESC, number DESC LIMIT -1 OFFSET ?)",
         (record.key, operation.rows_max),
     )
-    return Done(record)
+    watch = InputWatch(record.stream_version, operation.inputs)
+    db.execute(
+        "INSERT OR REPLACE INTO watches (stream, revision, data, digest) VALUES (?,?,?,?)",
+        (record.key, *watch, watch_digest(record.stream, watch)),
+    )
+    events = [_insert_event(db, record.key, event) for event in operation.events]
+    if operation.state != record.state:
+        record = record._replace(state=operation.state)
+        _update(db, record)
+    return Done(record, tuple(events))
 
 
 def bury(db: sqlite3.Connection, key: int) -> None:
@@ -177,7 +197,7 @@ def to_record(row: Sequence[Any]) -> StreamRecord:
         config, metadata = orjson.loads(row[4]), orjson.loads(row[5])
     except orjson.JSONDecodeError as error:
         raise DamagedError(row[1], row[6], "its record was altered") from error
-    last_drift = StoredEvent._make(drift) if drift else None
+    last_drift = StoredEvent(*drift) if drift else None
     record = StreamRecord._make((*row[:4], config, metadata, *row[6:10], last_drift, *row[11:13]))
     if record_digest(record) != row[13]:
         raise DamagedError(record.stream, record.stream_version, "its record was altered")
@@ -202,7 +222,7 @@ def to_snapshot(record: StreamRecord, row: Sequence[Any]) -> Snapshot:
 
 def _columns(record: StreamRecord) -> tuple[Any, ...]:
     """Columns config to digest."""
-    middle = (record.stream_version, record.rows_seen, record.chain, record.state, _json(list(record.last_drift or ())))
+    middle = (record.stream_version, record.rows_seen, record.chain, record.state, _json(drift_fields(record)))
     times = (record.created_at, record.updated_at)
     return (_json(record.config), _json(record.metadata), *middle, *times, record_digest(record))
 

@@ -18,6 +18,7 @@ from service.store import (
     DamagedError,
     Delete,
     Done,
+    InputWatch,
     MemoryStore,
     Operation,
     Pend,
@@ -30,8 +31,9 @@ from service.store import (
 )
 
 Damage = Literal[
-    "entry altered", "entry missing", "last entry missing", "snapshot altered", "record altered", "bundle", "pending"
-]
+    "entry altered", "entry missing", "last entry missing", "snapshot altered", "record altered", "bundle", "pending",
+    "watch",
+]  # fmt: skip
 
 DAMAGE_SQL: Mapping[Damage, str] = {
     "entry altered": "UPDATE entries SET payload=CAST('{\"altered\":1}' AS BLOB) WHERE revision=4",
@@ -40,6 +42,7 @@ DAMAGE_SQL: Mapping[Damage, str] = {
     "snapshot altered": "UPDATE snapshots SET data=CAST('altered' AS BLOB)",
     "record altered": "UPDATE streams SET stream_version=stream_version-1",
     "pending": "UPDATE pending SET payload=CAST('altered' AS BLOB) WHERE id='p'",
+    "watch": "UPDATE watches SET data=CAST('altered' AS BLOB)",
     "bundle": "UPDATE models SET bundle=CAST('altered' AS BLOB)",
 }
 
@@ -62,6 +65,9 @@ def damage_memory(store: Store, damage: Damage, _data_dir: Path) -> Store:
     elif damage == "pending":
         row, digest = kept.pending["p"]
         kept.pending["p"] = (row._replace(payload=b"altered"), digest)
+    elif damage == "watch":
+        assert kept.watch is not None
+        kept.watch = (kept.watch[0]._replace(data=b"altered"), kept.watch[1])
     else:
         store._models["m"][0].bundle = b"altered"
     return store
@@ -148,9 +154,10 @@ def append(record: StreamRecord, *, ids: tuple[str, ...] = ("a", "b"), **changes
     return Append(record, **(given | changes))
 
 
-def pend(record: StreamRecord, *ids: str, at: float = 1.0, before: float = 0.0, rows_max: int = 10) -> Pend:
+def pend(record: StreamRecord, *ids: str, at: float = 1.0, **changes: Any) -> Pend:
     """Rows that wait for their labels from ``at`` on."""
-    return Pend(record, [Pending(name, at, f"row {name}\x00".encode()) for name in ids], before, rows_max)
+    given: dict[str, Any] = {"before": 0.0, "rows_max": 10, "inputs": b"inputs\x00", "state": record.state}
+    return Pend(record, [Pending(name, at, f"row {name}\x00".encode()) for name in ids], **(given | changes))
 
 
 def event(record: StreamRecord, kind: str = "drift") -> StoredEvent:
@@ -177,7 +184,7 @@ def check_a_new_stream_is_at_revision_zero(case: Case) -> None:
     assert (record.stream_version, record.rows_seen, record.model, record.model_version) == (0, 0, "m", 1)
     assert (record.config, record.metadata, record.state) == ({"steps": 3}, {"note": "ö"}, "new")
     loaded = case.store.load("s")
-    assert loaded == (record, None, [])
+    assert loaded == (record, None, [], None)
     assert case.store.get("s") == (record, None)
 
 
@@ -301,11 +308,38 @@ def check_a_pending_row_waits_until_it_is_learned(case: Case) -> None:
 
 
 def check_pending_rows_leave_the_revision_alone(case: Case) -> None:
-    """Keeping a row changes nothing about its stream, so that a writer who knows the stream still may append."""
+    """Where its inputs show nothing a row kept changes nothing: a writer who knows the stream still may append."""
     record = case.grown(2)
-    assert done(case.store, pend(record._replace(stream_version=0), "p")).events == ()
+    assert case.store.write([pend(record._replace(stream_version=0), "p")]) == [Refusal.STALE]
+    assert done(case.store, pend(record, "p")) == (record, ())
     assert case.store.get("s") == (record, None)
     done(case.store, append(record))
+
+
+def check_what_inputs_show_is_kept_with_them(case: Case) -> None:
+    """What is known of them comes back with the stream, the latest at its revision; an event has its place among all,
+    and a new drift state makes writers reload.
+    """
+    old = case.grown(2)
+    moved = StoredEvent(0, 2, 2.5, "warning", "inputs", 9.5, 8.0, feature="heat", shift=-1.25)
+    warned = done(case.store, pend(old, "p", inputs=b"first", state="warning", events=[moved]))
+    assert warned.record == old._replace(state="warning")
+    assert case.store.get("s") == (warned.record, None)
+    assert case.store.write([append(old), pend(old, "q")]) == [Refusal.STALE] * 2
+    assert case.store.events(old, 0, 10) == list(warned.events) == [moved._replace(id=warned.events[0].id)]
+    loaded = case.store.load("s")
+    assert loaded is not None
+    assert loaded.watch == InputWatch(2, b"first")
+    grown = done(case.store, append(warned.record, events=[event(old)])).record
+    assert case.store.events(grown, warned.events[0].id, 10)[0].kind == "drift"
+    done(case.store, pend(grown, "r", inputs=b"second"))
+    loaded = case.store.load("s")
+    assert loaded is not None
+    assert loaded.record == grown
+    assert loaded.watch == InputWatch(3, b"second")
+    case.damage("watch")
+    with pytest.raises(DamagedError, match="its inputs was altered"):
+        case.store.load("s")
 
 
 def check_a_known_id_is_kept_no_second_time(case: Case) -> None:
@@ -313,7 +347,7 @@ def check_a_known_id_is_kept_no_second_time(case: Case) -> None:
     record = case.grown(1)
     done(case.store, pend(record, "p", at=1.0))
     answers = case.store.write([pend(record, "new", "p", at=2.0), pend(record, "0", at=2.0), pend(record, "q", at=2.0)])
-    assert answers[:2] == [Refusal.STALE] * 2
+    assert answers[:2] == [Refusal.KNOWN] * 2
     assert isinstance(answers[2], Done)
     found = case.store.pending(record, ["new", "p", "0", "q"], 0.0)
     assert {name: row.at for name, row in found.items()} == {"p": 1.0, "q": 2.0}
@@ -471,7 +505,7 @@ def check_everything_is_there_after_reopening(case: Case) -> None:
     """Whatever was answered is on the disk."""
     record = case.grown(3)
     done(case.store, snapshot(record))
-    done(case.store, pend(record, "p", "q"))
+    record = done(case.store, pend(record, "p", "q", state="warning")).record
     record = done(case.store, append(record, ids=("z", "q"), events=[event(record)])).record
     model = case.store.put_model("m", b"bundle", activate=False)
     before = (case.store.load("s"), case.store.events(record, 0, 10))
@@ -572,6 +606,7 @@ CHECKS: tuple[Callable[[Case], None], ...] = (
     check_ids_belong_to_a_stream,
     check_a_pending_row_waits_until_it_is_learned,
     check_pending_rows_leave_the_revision_alone,
+    check_what_inputs_show_is_kept_with_them,
     check_a_known_id_is_kept_no_second_time,
     check_pending_rows_expire,
     check_the_oldest_pending_rows_make_room,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from service.streams import Streams
@@ -216,3 +217,20 @@ async def test_no_stream_is_ready_before_its_service_started() -> None:
 
     async with serving(NeverReady) as (client, _):
         assert (await client.get("/readyz")).status_code == 503
+
+
+@run_async
+async def test_inputs_that_move_show_in_state_and_events_without_a_label() -> None:
+    """Predicted under ids, never labelled: the stream warns, and its event names the feature and how far it moved."""
+    drawn = np.random.default_rng(0).normal(size=(8, 50, 2))
+    drawn[6:, :, 0] -= 3.0
+    async with serving() as (client, _):
+        await client.put("/v1/streams/s1", json={"model": "reg"})
+        for number, rows in enumerate(drawn.tolist()):
+            body = {"inputs": rows, "ids": [f"{number}-{row}" for row in range(50)]}
+            assert (await client.post("/v1/streams/s1/predict", json=body)).status_code == 200
+        state = (await client.get("/v1/streams/s1")).json()
+        assert (state["state"], state["stream_version"], state["rows_seen"]) == ("warning", 0, 0)
+        (event,) = (await client.get("/v1/streams/s1/events")).json()["items"]
+        assert (event["kind"], event["detector"], event["feature"], event["action"]) == ("warning", "inputs", "a", None)
+        assert event["shift"] == pytest.approx(-3.0, abs=1.2)

@@ -9,7 +9,7 @@ import pytest
 
 from service.errors import ConfigurationError, StoreFullError, UnavailableError
 from service.store import DamagedError, Delete, SqliteStore
-from tests.checks.stores import Case, append, done, snapshot
+from tests.checks.stores import Case, append, done, event, pend, snapshot
 
 FILE = "streams.sqlite3"
 
@@ -40,8 +40,30 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / FILE) as connection:
         connection.execute("PRAGMA user_version=99")
     connection.close()
-    with pytest.raises(ConfigurationError, match="has format 99, this acclimate reads formats up to 1"):
+    with pytest.raises(ConfigurationError, match="has format 99, this acclimate reads formats up to 2"):
         SqliteStore(tmp_path)
+
+
+def test_a_file_of_the_first_format_is_brought_up_to_date(tmp_path: Path) -> None:
+    """Its streams and events stay, and what came with the second format works; the next opening finds it done."""
+    case = Case("sqlite", tmp_path)
+    record = case.grown(2)
+    record = done(case.store, append(record, ids=(), events=[event(record)])).record
+    before = case.store.load("s"), case.store.events(record, 0, 10)
+    case.store.close()
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        connection.executescript(
+            "DROP TABLE watches; ALTER TABLE events DROP COLUMN feature; ALTER TABLE events DROP COLUMN shift;"
+            "PRAGMA user_version=1"
+        )
+    connection.close()
+    for _ in range(2):
+        store = SqliteStore(tmp_path)
+        assert (store.load("s"), store.events(record, 0, 10)) == before
+        store.close()
+    case.store = SqliteStore(tmp_path)
+    done(case.store, pend(record, "p"))
+    case.store.close()
 
 
 def test_a_foreign_database_is_refused(tmp_path: Path) -> None:
