@@ -22,7 +22,8 @@ from models.memory import Rows
 from models.plan import Plan
 from models.start import PREFIX
 from models.targets import encode_targets, from_scale, to_scale
-from models.tasks.episodes import label_vectors, lag_values, own_delay
+from models.tasks.episodes import own_delay
+from models.tasks.lags import label_vectors, lag_values
 from models.tasks.table import IntArray
 from models.training import SEGMENT_ROWS, Split, by_stream, segments_of
 from models.types import FloatArray, ModelSpec, Predictive

@@ -15,9 +15,10 @@ import numpy as np
 from models.bundle import Model, write_bundle
 from models.prequential import Report
 from models.scores import Scores
+from models.starting import with_start_of
 from models.tasks.table import Table
 from models.trainer import ITERATIONS, held_out_scores
-from models.training import Follow, TrainSettings, fit, judge, part_of, split_table, with_start_of
+from models.training import Follow, TrainSettings, fit, judge, part_of, split_table
 
 
 class Continued(NamedTuple):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from models.tasks.episodes import fit_target, likely_power, own_delay, season_rows
-from models.training import Follow, Interrupted, Split, TrainSettings, fit, judge, part_of
+from models.training import CLEARLY, Follow, Interrupted, Split, TrainSettings, fit, judge, part_of
 from models.types import Expert, Lags, ModelSpec
 
 LAG_RATES = (0.1, 0.02)
@@ -24,8 +24,6 @@ KERNEL_FEATURES = 192
 KERNEL_MEMBERS = ((3000.0, 1.0), (3000.0, 10.0), (20_000.0, 10.0), (20_000.0, 100.0))
 DELAYS_MIN = 10.0
 """A member remembers for this many label delays at least: what it learns is that old when it serves."""
-CLEARLY = 0.01
-"""A later option, which asks for more, wins only if it lowers the held-out error by this share."""
 
 
 def choose_target(

@@ -24,6 +24,7 @@ from models.prequential import Report
 from models.scores import Run
 from models.search import SEARCH_SHARE, choose_network
 from models.selection import LAG_RATES, candidates, choose_lags, choose_target
+from models.starting import choose_start, enough_for_trees, with_start
 from models.targets import encode_targets
 from models.tasks.episodes import fit_features, fit_target, own_delay
 from models.tasks.sinusoid import Sinusoid, SinusoidEpisodes
@@ -37,7 +38,6 @@ from models.training import (
     TrainingReport,
     TrainSettings,
     by_stream,
-    enough_for_trees,
     fit,
     following,
     judge,
@@ -45,7 +45,6 @@ from models.training import (
     model_of,
     part_of,
     split_table,
-    with_start,
 )
 from models.types import DetectorChoice, Expert, Feature, Lags, ModelSpec, Target, TaskKind, Tensors
 
@@ -100,8 +99,8 @@ def train_table(table: Table, settings: TrainSettings, progress: Follow) -> tupl
     interrupted = not iterations
     if iterations:
         everything = split._replace(learn=by_stream(table), judge=[])
-        if model.spec.start:
-            everything = with_start(everything, model.spec, settings.seed)
+        if model.spec.start and split.start is not None and split.start.boosting is not None:
+            everything = with_start(everything, model.spec, split.start.boosting)
         follow = part_of(progress, 0.6, 1.0, "training on all rows")
         seconds = 0.4 * _seconds(settings)
         enough = {name: max(VALIDATE_EVERY, count) for name, count in iterations.items()}
@@ -154,7 +153,7 @@ def _fit_chosen(
             choices.append(f"boosted trees: not tried, {reason}")
         bare, spec = spec, candidates(spec, trees=trees)
         try:
-            split = with_start(split, spec, settings.seed) if trees else split
+            split = with_start(split, spec, choose_start(split, spec, settings.seed, choices)) if trees else split
         except KeyboardInterrupt:
             raise Interrupted(fit(bare, split, settings, 0.0, 0, follow).model) from None
     fitted = fit(spec, split, settings, 0.3 * seconds, ITERATIONS, follow)

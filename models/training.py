@@ -9,34 +9,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.boosting import FOLDS, Boosting, cross_fitted, fit_trees
+from models.boosting import Boosting
 from models.bundle import Model
 from models.engine import Engine
 from models.errors import DataError
 from models.experts import part
-from models.features import Scales, encode_rows, standardise
 from models.journal import Journal, kept
 from models.learners import Learner
 from models.metatrain import Checkpoint, Keep, Progress, Source, Trained, meta_train
 from models.plan import Plan
 from models.prequential import Report, prequential
-from models.start import PREFIX, link
-from models.targets import encode_targets, to_scale
 from models.tasks.episodes import Prepared, Stretches, held_out, prepare
 from models.tasks.table import IntArray, Table
-from models.trees import tree_scores
 from models.types import Batch, Episode, ModelSpec, TaskKind, Tensors
 
 HELD_OUT = 0.15
 """Share of the rows, the last in time, that are held out for meta-validation."""
+STREAMS_MIN, STREAMS_HELD_OUT = 4, 0.2
+"""Of so many streams or more this share is held out whole: the next client is a new one."""
 SEGMENT_ROWS = 256
 """Held-out rows are scored in stretches of this length, each its own stream from a cold start."""
 VALIDATE_EVERY = 50
 """Iterations between meta-validations."""
+CLEARLY = 0.01
+"""A later option, which asks for more, wins only if it lowers the held-out error by this share."""
 OUTER_LR = 3e-3
 WEIGHT_DECAY = 0.1
-TREES_ROWS_MIN = 200
-"""Fewer rows make no trees worth fitting."""
 ROWS_MIN = 40
 """Fewer rows cannot be held out and learned from."""
 
@@ -88,10 +86,14 @@ Follow = Callable[[TrainProgress], None]
 
 
 class Start(NamedTuple):
-    """A fitted frozen start: its tensors as in a model's, and its answers (rows, K) on every row of a table."""
+    """A fitted frozen start: its tensors as in a model's, and its answers (rows, K) on every row of a table.
+
+    ``boosting`` says how it was fitted; None for one that a model had already.
+    """
 
     tensors: Tensors
     answers: Tensor
+    boosting: Boosting | None = None
 
 
 class Split(NamedTuple):
@@ -114,15 +116,22 @@ class Interrupted(Exception):  # noqa: N818 - no error: the user has seen enough
 
 
 def split_table(table: Table, delay: int) -> Split:
-    """Hold out the end of the time axis, all streams together. Raises DataError where rows are too few."""
+    """Hold out the end of the time axis, all streams together, and the last of several streams as a whole.
+
+    What is learned must serve both: the streams at hand as they change, and streams that are not there yet.
+
+    Raises:
+        DataError: Rows are too few.
+    """
     first = math.floor((1 - HELD_OUT) * table.rows)
     if table.rows < ROWS_MIN or first == table.rows:
         raise DataError(f"{table.name}: {table.rows} rows are too few to train on; give {ROWS_MIN} or more")
     streams = by_stream(table)
-    learn = [places[places < first] for places in streams]
-    judge = [places[places >= first] for places in streams]
-    held = np.zeros(table.rows, dtype=np.bool_)
-    held[first:] = True
+    held = np.arange(table.rows) >= first
+    if len(streams) >= STREAMS_MIN:
+        held |= table.streams >= len(streams) - round(STREAMS_HELD_OUT * len(streams))
+    learn = [places[~held[places]] for places in streams]
+    judge = [places[held[places]] for places in streams]
     return Split(table, delay, [part for part in learn if len(part)], judge, segments_of(table.take(held)))
 
 
@@ -264,53 +273,6 @@ class _Unsettled(NamedTuple):
 
     def meta_loss(self, meta: Tensors, episode: Episode, progress: float = 1.0) -> Tensor:
         return self.learner.meta_loss({**self.settled, **meta}, episode, progress)
-
-
-def with_start(split: Split, spec: ModelSpec, seed: int) -> Split:
-    """The split with boosted trees fitted on its rows to learn from, and their answers on all its rows.
-
-    A row that trees were fitted on is answered by trees that were fitted on others, so that an expert learns how far
-    the start can be believed.
-
-    Raises:
-        TrainingError: scikit-learn is not installed.
-    """
-    table = split.table
-    encoded = encode_targets(spec, table.targets())
-    y = to_scale(spec.target, encoded) if spec.task == "regression" else encoded
-    x = standardise(Scales.of(spec.features), encode_rows(spec.features, table.values()))
-    learn = np.sort(np.concatenate(split.learn))
-    boosting = Boosting(
-        spec.task,
-        classes=len(spec.target.classes),
-        categorical=tuple(at for at, feature in enumerate(spec.features) if feature.kind == "categorical"),
-        loss="absolute_error",
-        held_out=0.0,
-        delay=split.delay,
-        seed=seed,
-    )
-    trees = fit_trees(boosting, x[learn], y[learn], PREFIX)
-    scores = tree_scores(trees, torch.from_numpy(x.astype(np.float32)), PREFIX)
-    honest = cross_fitted(boosting, x[learn], y[learn], table.streams[learn])
-    scores[learn] = torch.from_numpy(honest).to(scores.dtype)
-    return split._replace(start=Start(trees, link(spec.task, scores)))
-
-
-def with_start_of(split: Split, model: Model) -> Split:
-    """The split with the start that a model has already, and its answers on all rows."""
-    spec = model.spec
-    if not spec.start:
-        return split
-    trees = {name: tensor for name, tensor in model.meta.items() if name.startswith(PREFIX)}
-    x = standardise(Scales.of(spec.features), encode_rows(spec.features, split.table.values()))
-    scores = tree_scores(trees, torch.from_numpy(x.astype(np.float32)), PREFIX)
-    return split._replace(start=Start(trees, link(spec.task, scores)))
-
-
-def enough_for_trees(split: Split) -> bool:
-    """Whether trees can be fitted on some of the rows to learn from and tried on the others."""
-    rows = sum(len(places) for places in split.learn)
-    return rows >= TREES_ROWS_MIN and rows >= FOLDS * split.delay
 
 
 def judge(model: Model, split: Split) -> Report:

@@ -34,7 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models.baselines", "models.window", "models.rivers"),
     ("models.evaluation",),
     ("models.training",),
-    ("models.selection", "models.casting", "models.search"),
+    ("models.selection", "models.casting", "models.search", "models.starting"),
     ("models.trainer",),
     ("models.continuing",),
     ("models",),

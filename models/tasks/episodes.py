@@ -17,13 +17,12 @@ from models.features import (
     Scales,
     encode_rows,
     init_standardiser,
-    lag_columns,
-    lag_width,
     network_inputs,
     standardise,
     start_columns,
 )
 from models.targets import encode_targets, to_scale, yeo_johnson
+from models.tasks.lags import Known, cold_lags, label_vectors, lag_values
 from models.tasks.table import IntArray, Table
 from models.types import Batch, Episode, Feature, FloatArray, ModelSpec, Target
 
@@ -35,6 +34,8 @@ INPUT_NOISE = 0.1
 """Standard deviation of the noise on inputs in training, in standardised units."""
 DISTINCT_MIN = 10
 """A feature with fewer distinct values in training is not straightened."""
+COLD_SHARE = 0.5
+"""Share of episodes that are a stream's first rows: labels from before are not known."""
 LAG_DROPOUT = 0.1
 """Share of episodes that see no known labels, as the frozen start does."""
 
@@ -46,14 +47,14 @@ class Prepared(NamedTuple):
         x: (rows, F) network inputs under the bundle's statistics.
         y: (rows, O) targets in the learners' scale, or (rows,) class indices.
         streams: Indices of each stream's rows, in time order.
-        lag_columns: L, the number of lag columns, after the features (one more column says that none is known).
+        known: What the lag columns are made of: L of them after the features, and one that says that none is known.
         start_columns: K, the number of columns at the end of ``x`` that are a frozen start's answer.
     """
 
     x: Tensor
     y: Tensor
     streams: list[IntArray]
-    lag_columns: int
+    known: Known
     start_columns: int = 0
 
 
@@ -146,59 +147,13 @@ def own_delay(table: Table, delay: int) -> int:
     return int(np.median(np.concatenate(waits)))
 
 
-def lag_values(spec: ModelSpec, table: Table, labels: FloatArray, delay: int) -> FloatArray:
-    """(rows, L) lag columns of every row: the labels of its own stream that are known after ``delay`` rows.
-
-    Args:
-        spec: The model; its lags say which columns.
-        table: Rows in time order.
-        labels: (rows, V) known-label vectors in the learners' scale.
-        delay: Rows of the table after which a label is known.
-    """
-    columns = np.full((table.rows, lag_columns(spec)), np.nan)
-    width = labels.shape[1]
-    for code in range(len(table.stream_names)):
-        places = np.flatnonzero(table.streams == code)
-        known = np.searchsorted(places, places - delay, side="left")  # labels known before each row
-        own = labels[places]
-        for position, offset in enumerate(spec.lags.offsets):
-            there = known >= offset
-            block = slice(position * width, (position + 1) * width)
-            columns[places[there], block] = own[known[there] - offset]
-        for position, rate in enumerate(spec.lags.rates, start=len(spec.lags.offsets)):
-            means = _weighted_means(own, rate)
-            there = known > 0
-            block = slice(position * width, (position + 1) * width)
-            columns[places[there], block] = means[known[there] - 1]
-    return columns
-
-
-def _weighted_means(own: FloatArray, rate: float) -> FloatArray:
-    """Exponentially weighted mean after each label, plain mean at first; as ``adaptation`` keeps it."""
-    means = np.empty_like(own)
-    mean = np.zeros(own.shape[1])
-    for row, label in enumerate(own):
-        gain = max(rate, 1.0 / (row + 1))
-        mean = (1 - gain) * mean + gain * label
-        means[row] = mean
-    return means
-
-
-def label_vectors(spec: ModelSpec, y: FloatArray) -> FloatArray:
-    """(rows, V): targets in the learners' scale; ±1 for two classes, one-hot for more."""
-    if spec.task == "regression":
-        return y
-    index = y[:, 0].astype(np.int64)
-    width = lag_width(spec)
-    return np.asarray((2.0 * index - 1.0)[:, None] if width == 1 else np.eye(width)[index], dtype=np.float64)
-
-
 def prepare(spec: ModelSpec, table: Table, delay: int, answers: Tensor | None = None) -> Prepared:
     """All rows of a table as the network will see them; ``answers`` (rows, K) are the frozen start's."""
     encoded = encode_targets(spec, table.targets())
     y = to_scale(spec.target, encoded) if spec.task == "regression" else encoded
     z = standardise(Scales.of(spec.features), encode_rows(spec.features, table.values()))
-    lags = lag_values(spec, table, label_vectors(spec, y), delay)
+    labels = label_vectors(spec, y)
+    lags = lag_values(spec, table, labels, delay)
     fresh = init_standardiser(spec, 1)
     rows = torch.from_numpy(np.concatenate([z, lags], axis=1)).to(torch.float32)
     told = None if answers is None else answers[None]
@@ -208,7 +163,7 @@ def prepare(spec: ModelSpec, table: Table, delay: int, answers: Tensor | None = 
         x,
         target.to(torch.float32) if spec.task == "regression" else target[:, 0].to(torch.int64),
         [np.flatnonzero(table.streams == code) for code in range(len(table.stream_names))],
-        lag_columns(spec),
+        Known(spec.lags, torch.from_numpy(labels).to(torch.float32), own_delay(table, delay)),
         start_columns(spec),
     )
 
@@ -248,9 +203,13 @@ class Stretches(NamedTuple):
         noise = INPUT_NOISE * torch.randn(x.shape, generator=generator)
         noise[..., own:] = 0.0
         x = x + noise
-        if self.data.lag_columns:
-            blind = torch.rand(tasks, generator=generator) < LAG_DROPOUT
-            x[blind, :, own - self.data.lag_columns - 1 : own - 1] = 0.0
+        known = self.data.known
+        if known.lags.offsets or known.lags.rates:
+            first = own - 1 - known.labels.shape[1] * (len(known.lags.offsets) + len(known.lags.rates))
+            drawn = torch.rand(tasks, generator=generator)
+            cold, blind = drawn < COLD_SHARE, drawn > 1 - LAG_DROPOUT
+            x[cold, :, first:own] = cold_lags(known, known.labels[index[cold.numpy()]])
+            x[blind, :, first : own - 1] = 0.0
             x[blind, :, own - 1] = 1.0
         return _episode(x, self.data.y[index], 0 if self.sequential else rows // 2)
 

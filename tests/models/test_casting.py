@@ -19,8 +19,9 @@ from models.casting import (
 from models.committee import init_weights, update_weights
 from models.plan import Plan
 from models.selection import candidates
+from models.starting import boosting_of, with_start
 from models.trainer import _base_spec
-from models.training import fit, split_table, with_start
+from models.training import fit, split_table
 from tests.models.examples import small_table
 
 
@@ -36,7 +37,7 @@ def auditioned(folder: Path, task: str = "regression", streams: int = 1) -> tupl
     settings = TrainSettings(lag_target=1)
     split = split_table(table, 0)
     spec = candidates(_base_spec(table, "bayes_head", settings), trees=True)
-    split = with_start(split, spec, 0)
+    split = with_start(split, spec, boosting_of(spec))
     model = fit(spec, split, settings, 60.0, 5, silent).model
     choices: list[str] = []
     pruned = cast_members(model, split, choices)

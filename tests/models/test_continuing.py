@@ -24,8 +24,9 @@ from models import (
 from models.journal import Journal
 from models.selection import candidates
 from models.start import PREFIX
+from models.starting import boosting_of, with_start
 from models.trainer import _base_spec
-from models.training import fit, split_table, with_start
+from models.training import fit, split_table
 from tests.models.examples import small_model
 
 
@@ -119,7 +120,7 @@ def test_ctrl_c_and_resume_give_the_uninterrupted_version(tmp_path: Path) -> Non
 def committee(table: Table) -> Model:
     """Three experts, one of them on boosted trees, briefly trained on a table."""
     spec = candidates(_base_spec(table, "bayes_head", TrainSettings(lag_target=0)), trees=True)
-    return fit(spec, with_start(split_table(table, 0), spec, 0), SETTINGS, 60.0, 50, silent).model
+    return fit(spec, with_start(split_table(table, 0), spec, boosting_of(spec)), SETTINGS, 60.0, 50, silent).model
 
 
 def bent(table: Table) -> Table:

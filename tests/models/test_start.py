@@ -12,9 +12,10 @@ from models.features import lag_columns
 from models.plan import Plan
 from models.selection import candidates
 from models.start import PREFIX, link
+from models.starting import boosting_of, with_start
 from models.tasks.table import Table
 from models.trainer import _base_spec
-from models.training import fit, split_table, with_start
+from models.training import fit, split_table
 from models.trees import tree_scores
 from models.types import TaskKind
 from tests.models.examples import small_table
@@ -40,7 +41,7 @@ def test_a_start_is_honest_about_the_rows_it_was_fitted_on(tmp_path: Path, strea
     settings = TrainSettings(lag_target=1)
     split = split_table(table, 0)
     spec = _base_spec(table, "bayes_head", settings)
-    start = with_start(split, spec, 0).start
+    start = with_start(split, spec, boosting_of(spec)).start
     assert start is not None
     learn = np.sort(np.concatenate(split.learn))
     columns = np.array(table.values(), dtype=np.float64)
@@ -57,7 +58,7 @@ def test_only_experts_on_the_start_see_its_answer(tmp_path: Path, task: TaskKind
     table = small_table(tmp_path, 600, 1, task)
     split = split_table(table, 0)
     spec = candidates(_base_spec(table, "bayes_head", TrainSettings(lag_target=1)), trees=True)
-    model = fit(spec, with_start(split, spec, 0), TrainSettings(), 60.0, 2, silent).model
+    model = fit(spec, with_start(split, spec, boosting_of(spec)), TrainSettings(), 60.0, 2, silent).model
     other = {
         key: value * 0 if key.endswith("value") and key.startswith(PREFIX) else value
         for key, value in model.meta.items()

@@ -17,13 +17,12 @@ from models.tasks.episodes import (
     fit_features,
     fit_target,
     held_out,
-    label_vectors,
-    lag_values,
     likely_power,
     own_delay,
     prepare,
     season_rows,
 )
+from models.tasks.lags import Known, cold_lags, label_vectors, lag_values
 from models.types import Expert, FloatArray, Lags, ModelSpec
 from tests.models.examples import small_table
 
@@ -109,6 +108,29 @@ def test_stretches_are_consecutive_rows_of_one_stream(tmp_path: Path) -> None:
     series = [data.y[places, 0].numpy() for places in data.streams]
     for stretch in y:
         assert any(np.array_equal(stretch, s[start : start + 16]) for s in series for start in range(len(s) - 15))
+
+
+@pytest.mark.parametrize("delay", [0, 3])
+def test_cold_lags_are_those_of_a_stream_that_begins_here(tmp_path: Path, delay: int) -> None:
+    """As if the table had no rows before the stretch."""
+    table = small_table(tmp_path, 40, 1)
+    spec = spec_of(table, Lags((1, 2, 7), (0.1, 0.5)))
+    data = prepare(spec, table, delay)
+    found = cold_lags(Known(spec.lags, data.known.labels, delay), data.known.labels[None, 12:])[0]
+    expected = lag_values(spec, table.take(np.arange(table.rows) >= 12), data.known.labels[12:].double().numpy(), delay)
+    np.testing.assert_allclose(found[:, :-1], np.nan_to_num(expected), atol=1e-5)
+    np.testing.assert_array_equal(found[:, -1].bool(), np.isnan(expected[:, 0]))
+
+
+def test_half_of_the_stretches_begin_cold(tmp_path: Path) -> None:
+    """Their first row knows no label; the others know those from before the stretch."""
+    table = small_table(tmp_path, 200, 2)
+    data = prepare(spec_of(table, Lags((1,), ())), table, 0)
+    drawn = Stretches(data, [data.streams[0][50:]], sequential=True, lengths=(16,)).draw(
+        torch.Generator().manual_seed(3)
+    )
+    assert 0.3 < float(drawn.query.x[:, 0, -1].mean()) < 0.8
+    assert float(drawn.query.x[:, 1, -1].mean()) < 0.3
 
 
 def test_held_out_stretches_cover_the_streams(tmp_path: Path) -> None:
