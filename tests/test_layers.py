@@ -71,6 +71,7 @@ FORBIDDEN: Mapping[str, frozenset[str]] = {
 """Packages that a package and everything below it leaves alone."""
 
 OPTIONAL_EXTRAS: Mapping[str, frozenset[str]] = {
+    "loadtest.realdata": frozenset({"sklearn"}),
     "models.boosting": frozenset({"sklearn"}),
     "models.rivers": frozenset({"river"}),
 }
