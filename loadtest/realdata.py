@@ -113,7 +113,7 @@ def run(
         if kept is not None:
             kept.write_bytes(write_bundle(model))
     train_seconds = time.process_time() - began
-    evaluation = evaluate(model, table, delay=case.delay, scored=scored, compare=True, seed=seed)
+    evaluation = evaluate(model, table, delay=case.delay, scored=scored, compare=True, members=True, seed=seed)
     return {
         "data": case.name,
         "delay": case.delay,
@@ -123,6 +123,7 @@ def run(
         "choices": list(model.spec.provenance.get("choices", ())),
         "runs": _figures(evaluation),
         "after_alarms": [scores.as_dict() for scores in evaluation.after_alarms],
+        "members": {each.name: float(each.score[scored].mean()) for each in evaluation.report.members},
         "first_rows": _pooled(evaluation, scored & (rank_in_stream(table) < FIRST_ROWS)),
         "after_changes": _pooled(evaluation, scored & _after_changes(table, case, folder)),
         "boosting_frozen": _boosting(table, learn, scored),
@@ -213,7 +214,9 @@ def line(result: dict[str, Any]) -> str:
     ]
     more = [f"first 20 {own['first20']:.4g}"] if own["first20"] is not None else []
     boosting = [] if result["boosting_frozen"] is None else [f"boosting {result['boosting_frozen']:.4g}"]
-    details = ", ".join([*boosting, f"{certain} {own[certain]:.3g}", f"{own['alarms']} alarms", *more, *parts])
+    alone = max if own["coverage"] is None else min
+    best = [f"best member {alone(result['members'].values()):.4g}"]
+    details = ", ".join([*best, *boosting, f"{certain} {own[certain]:.3g}", f"{own['alarms']} alarms", *more, *parts])
     head = f"{result['data']} delay {result['delay']} seed {result['seed']}{place}"
     return f"{head}: {scores}{rival}; {details}  [train {result['train_cpu_seconds']:.0f} CPU s]"
 

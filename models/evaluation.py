@@ -85,6 +85,7 @@ def evaluate(
     delay: int = 0,
     scored: Mask | None = None,
     compare: bool = False,
+    members: bool = False,
     river: bool = False,
     seed: int = 0,
     device: str = "cpu",
@@ -98,6 +99,7 @@ def evaluate(
         batch: Rows of a batch.
         delay: Rows of the file after which a label is known.
         scored: (rows,) bool, rows that count; all by default. Every row is run.
+        members: Whether the report has a run of each of the committee's members, too.
         compare: Whether online SGD without meta-learning and the window run too.
         river: Whether River's models run too.
         seed: Of online SGD's random start and of River's trees.
@@ -115,7 +117,9 @@ def evaluate(
         return None if progress is None else lambda rows: progress(name, rows)
 
     engine = Engine(model, device=device)
-    report = prequential(engine, table, batch=batch, delay=delay, scored=scored, progress=follow("adapted"))
+    report = prequential(
+        engine, table, batch=batch, delay=delay, scored=scored, members=members, progress=follow("adapted")
+    )
     inputs, targets = engine.encode_inputs(table.values()), engine.encode_targets(table.targets())
     runs = [report.frozen, last_value(model.spec, table, targets, batch=batch, delay=delay)]
     if compare:

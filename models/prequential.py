@@ -12,6 +12,7 @@ from models.adaptation import predict_initial
 from models.answers import Outcome, Prediction
 from models.bundle import Model
 from models.calibration import LEVEL
+from models.combination import unpack
 from models.committee import row_nll
 from models.engine import Engine, Feedback
 from models.features import Scales, lag_columns, standardise
@@ -34,6 +35,7 @@ class Report(NamedTuple):
         table: The rows.
         batch: Rows of a batch.
         delay: Rows of the file after which a label is known.
+        members: What each live member of the committee said alone, where that was asked for.
     """
 
     adapted: Run
@@ -43,6 +45,7 @@ class Report(NamedTuple):
     table: Table
     batch: int
     delay: int
+    members: tuple[Run, ...] = ()
 
     def scores(self) -> tuple[Scores, Scores]:
         """Figures of the frozen initialization and of the adapted streams."""
@@ -56,6 +59,7 @@ def prequential(
     batch: int = 1,
     delay: int = 0,
     scored: Mask | None = None,
+    members: bool = False,
     progress: Progress | None = None,
     lanes: int = LANES,
 ) -> Report:
@@ -67,6 +71,7 @@ def prequential(
         batch: Rows of a batch, ≥ 1.
         delay: Rows of the file after which a label is known, ≥ 0.
         scored: (rows,) bool, rows that count; all by default. Every row is run.
+        members: Whether what each member says is kept, too; takes a prediction a row more.
         progress: Told the number of rows learned so far.
         lanes: Most streams that move in one call; 1 is the plain loop over one stream after the other.
 
@@ -76,7 +81,7 @@ def prequential(
     Raises:
         InputError: A value that the model cannot take.
     """
-    contender = _Adapted(engine, table)
+    contender = _Adapted(engine, table, members=members)
     cpu_seconds = run(contender, table, batch=batch, delay=delay, progress=progress, lanes=lanes)
     adapted = Run(
         "adapted",
@@ -90,14 +95,16 @@ def prequential(
     lags = contender.asked[:, : lag_columns(engine.model.spec)]
     frozen = run_frozen(engine.model, table, contender.inputs, contender.targets, lags)
     everything = np.ones(table.rows, dtype=np.bool_)
-    return Report(adapted, frozen, lags, everything if scored is None else scored, table, batch, delay)
+    alone = contender.runs_of_members() if members else ()
+    return Report(adapted, frozen, lags, everything if scored is None else scored, table, batch, delay, alone)
 
 
 class _Adapted:
     """The engine as a contender; collects what it answers."""
 
-    def __init__(self, engine: Engine, table: Table) -> None:
+    def __init__(self, engine: Engine, table: Table, *, members: bool = False) -> None:
         self.engine = engine
+        self.members = members
         self.table = table
         self.spec = engine.model.spec
         self.level = LEVEL if table.task == "regression" else None
@@ -129,6 +136,8 @@ class _Adapted:
             self.loss[rows] = row_losses(self.spec, answer, self.truth[rows])
 
     def learn(self, items: Sequence[tuple[int, Event]]) -> None:
+        if self.members:
+            self.predict([(slot, event.rows) for slot, event in items if event.predict])
         feedback = [
             Feedback(
                 slot,
@@ -157,7 +166,21 @@ class _Adapted:
         if answer.asked.shape[1]:
             if not self.asked.shape[1]:
                 self.asked = np.full((self.table.rows, answer.asked.shape[1]), math.nan)
-            self.asked[rows] = answer.asked
+            self.asked[rows, : answer.asked.shape[1]] = answer.asked
+
+    def runs_of_members(self) -> tuple[Run, ...]:
+        """What each live member answers where it is asked alone."""
+        plan, first = Plan.of(self.spec), lag_columns(self.spec)
+        packed = torch.from_numpy(self.asked[None, :, first:])
+        said = unpack(self.spec, packed, plan.members).members.mean[0].numpy()  # (M, rows, ·)
+        unknown = np.full(self.table.rows, math.nan)
+        names = [f"{name} {at}" for name, learner in plan.learners.items() for at in range(learner.members)]
+        runs = []
+        for name, mean in zip(names, said, strict=True):
+            numbers = self.table.task == "regression"
+            predicted = from_scale(self.spec.target, mean)[:, 0] if numbers else mean.argmax(-1).astype(np.float64)
+            runs.append(Run(name, score_rows(self.table.task, predicted, self.truth), unknown, unknown))
+        return tuple(runs)
 
     def state_certainty(self, adapted: Run) -> Run:
         """The run with what was stated beside its answers."""

@@ -36,6 +36,8 @@ def test_a_case_is_set_beside_its_peers(tmp_path: Path, capsys: pytest.CaptureFi
     (result,) = json.loads(file.read_text("utf-8"))
     assert result["best_peer"] == {"name": "better", "score": 0.6}
     assert {"adapted", "frozen start", "last value"} <= set(result["runs"])
+    assert "best member" in printed
+    assert max(result["members"].values()) < result["runs"]["adapted"]["score"] + 0.1
     assert 0.0 < result["boosting_frozen"] < 0.9
     assert result["after_changes"]["adapted"] > result["after_changes"]["frozen start"]
     assert "best peer 0.6 (better)" in printed

@@ -166,3 +166,17 @@ def test_stated_certainty_is_what_the_stream_would_answer(tmp_path: Path, delay:
                     low, high = answer.intervals[0]
                     assert run.width[row] == pytest.approx(high - low, rel=1e-3)
                     assert run.inside[row] == (low <= targets[row, 0] <= high)
+
+
+@pytest.mark.parametrize("delay", [0, 5])
+@pytest.mark.parametrize("task", ["regression", "classification"])
+def test_members_are_judged_alone(tmp_path: Path, task: TaskKind, delay: int) -> None:
+    """Each live member has a run; a committee of one answers just what its member does; nothing else changes."""
+    table = small_table(tmp_path, 60, 2, task)
+    plain = prequential(small_engine(task), table, delay=delay)
+    told = prequential(small_engine(task), table, delay=delay, members=True)
+    assert [each.name for each in told.members] == ["head 0", "head 1"]
+    np.testing.assert_array_equal(told.adapted.score, plain.adapted.score)
+    low = np.minimum(*(each.score for each in told.members))
+    high = np.maximum(*(each.score for each in told.members))
+    assert np.mean((told.adapted.score >= low - 0.2) & (told.adapted.score <= high + 0.2)) > 0.9
