@@ -213,8 +213,9 @@ class Conv:
         for block in range(len(self.filters)):
             weight, bias = tensors[f"{self.prefix}weight_{block}"], tensors[f"{self.prefix}bias_{block}"]
             x = convolve(x, weight)
-            x = functional.layer_norm(x, x.shape[2:] if self.norm == "layer" else x.shape[3:])
-            x = functional.max_pool2d(x.flatten(0, 1), 2).unflatten(0, (streams, rows))
+            groups = 1 if self.norm == "layer" else x.shape[2]
+            x = functional.group_norm(x.flatten(0, 1), groups)
+            x = functional.max_pool2d(x, 2).unflatten(0, (streams, rows))
             x = ACTIVATIONS[self.activation](x + bias.unsqueeze(-2)[..., None, None])  # (S or 1, 1, C, 1, 1)
         x = x.flatten(2)
         if not self.outputs:
