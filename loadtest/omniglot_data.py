@@ -15,7 +15,8 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from models import Batch, Episode
 
-TRAINING, TEST = "images_background_small1.zip", "images_background_small2.zip"
+TRAINING, TEST = "images_background_small2.zip", "images_background_small1.zip"
+"""The larger set trains."""
 SIDE = 28
 DRAWINGS = 20
 """Drawings of every character, each by another person."""
