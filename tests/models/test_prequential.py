@@ -11,7 +11,7 @@ from models import Engine, Feedback, Table, rows_mask
 from models.features import lag_columns
 from models.lockstep import events
 from models.prequential import prequential
-from models.types import Lags
+from models.types import Lags, TaskKind
 from tests.models.examples import small_engine, small_table
 
 LAGS = Lags((1, 2), (0.1,))
@@ -171,7 +171,7 @@ def test_stated_certainty_is_what_the_stream_would_answer(tmp_path: Path, delay:
 @pytest.mark.parametrize("delay", [0, 5])
 @pytest.mark.parametrize("task", ["regression", "classification"])
 def test_members_are_judged_alone(tmp_path: Path, task: TaskKind, delay: int) -> None:
-    """Each live member has a run; a committee of one answers just what its member does; nothing else changes."""
+    """Each live member has a run; what is served lies between them; nothing else changes."""
     table = small_table(tmp_path, 60, 2, task)
     plain = prequential(small_engine(task), table, delay=delay)
     told = prequential(small_engine(task), table, delay=delay, members=True)
