@@ -38,7 +38,7 @@ class Shape(NamedTuple):
         """The shape from ``GET /v1/models/{model}`` and one prediction of that model."""
         return cls(
             kinds=tuple(feature["kind"] for feature in model["features"]),
-            classes=tuple(model.get("classes") or ()),
+            classes=tuple(model.get("classes") or range(model.get("ways") or 0)),
             outputs=len(example) if isinstance(example, list) else 0,
         )
 

@@ -11,20 +11,21 @@ from torch import Tensor
 
 from models import combination, committee, suspicion
 from models.combination import Said
-from models.experts import fresh_start, learn_all, learn_anew, members_of, part, prefixed
+from models.experts import fresh_start, learn_all, learn_anew, members_of, of_rows, part, prefixed
 from models.features import init_standardiser, network_inputs, update_standardiser
 from models.losses import cross_entropy
 from models.memory import Rows, init_memory, push_window, remember, window_batch
 from models.plan import Plan
 from models.readaptation import Decisions, detect, marks, readapt, restart, signals_of, succeed, suspect
 from models.start import start_answers
-from models.types import Batch, Predictive, Tensors
+from models.types import Batch, ModelSpec, Predictive, Tensors
 from models.virtual_drift import init_watch, watched_columns
+from models.vocabulary import init_vocabulary
 
 SCORE_RATE = 0.01
 """Rate, per row, of the rolling loss and score."""
 NEVER = -1
-STAYING = ("known", "known_mean", "rows_seen", "changes", "rolling", "inputs", "inputs_warned")
+STAYING = ("known", "known_mean", "rows_seen", "changes", "rolling", "inputs", "inputs_warned", "named", "vocabulary")
 """What a reset leaves as it is."""
 
 
@@ -63,6 +64,7 @@ def init(plan: Plan, meta: Tensors, streams: int) -> Tensors:
         **suspicion.init_suspicion(streams),
         **combination.init_combination(spec, streams, plan.members),
         **init_memory(spec, streams, window_rows=spec.window_rows if plan.keeps_window else 0),
+        **_init_names(spec, streams),
         "rows_seen": torch.zeros(streams, dtype=torch.int64),
         "drift_row": torch.full((streams,), NEVER, dtype=torch.int64),
         "warned": torch.zeros(streams, dtype=torch.bool),
@@ -74,6 +76,16 @@ def init(plan: Plan, meta: Tensors, streams: int) -> Tensors:
         state |= prefixed(name, learner.init(part(meta, name), streams))
     state |= {f"detector.{key}": torch.from_numpy(value) for key, value in plan.detector.init(streams).items()}
     return state
+
+
+def _init_names(spec: ModelSpec, streams: int) -> Tensors:
+    """Where classes are open: how many slots have labels (S,), and which (the engine's, who alone knows labels)."""
+    if not spec.target.ways:
+        return {}
+    return {
+        "named": torch.zeros(streams, dtype=torch.int64),
+        "vocabulary": init_vocabulary(streams, spec.target.ways),
+    }
 
 
 def predict(plan: Plan, meta: Tensors, state: Tensors, z: Tensor) -> Said:
@@ -152,6 +164,9 @@ def step(
 ) -> tuple[Tensors, Observation]:
     """Move S streams by one batch each.
 
+    Where classes are open, rows whose label comes for the first time are learned, but neither the detector nor the
+    members' weights hear of them: a new class is no change of the old ones, and nobody could foresee it.
+
     Args:
         plan: The model's moving parts.
         meta: The model's learned tensors.
@@ -178,10 +193,11 @@ def step(
     if plan.keeps_window:
         new["window_z"], new["window_y"] = push_window(spec, state, rows, count)
         window = window_batch(spec, meta, state, new)
-    evidence = learn_all(plan, meta, state, new, batch, window)
+    heard, told = _heard(spec, state, new, y, rows.mask)
+    evidence = of_rows(spec, learn_all(plan, meta, state, new, batch, window), y, heard)
     full, weighed, start_over = suspicion.full_weights(spec, state), evidence.predictive, None
     if suspicion.needs_fresh(state):
-        start_over = learn_anew(plan, meta, state, next(iter(plan.learners)), batch)[1]
+        start_over = of_rows(spec, learn_anew(plan, meta, state, next(iter(plan.learners)), batch)[1], y, heard)
         weighed = suspicion.with_fresh(weighed, fresh_start(plan, meta, state, x))  # bit for bit what is predicted
     mixture = committee.mixed(spec.task, weighed, full)
     now = combination.say(spec, state, _live(evidence.predictive), mixture)
@@ -194,24 +210,24 @@ def step(
     initial, start, initial_members = predict_initial(plan, meta, rows.z, fresh, answers)
     initial_nll = committee.row_nll(spec.task, initial_members, start["weights"], spec.challenger_share, y)
 
-    signals = signals_of(plan, state, served, evidence, start_over, nll, y, rows.mask)
+    signals = signals_of(plan, state, served, evidence, start_over, nll, y, heard)
     verdict, decisions = detect(plan, state, new, signals, decisions)
-    new |= combination.learn(spec, state, then, y, rows.mask)
+    new |= combination.learn(spec, state, then, y, heard)
     new["rows_seen"] = state["rows_seen"] + count
     if verdict.restart is not None:
         restart(plan, meta, state, new, torch.from_numpy(verdict.restart), batch)
     if verdict.belief is not None:
         rows_used = succeed(plan, meta, new, decisions, verdict)
     else:
-        rows_used = readapt(plan, meta, new, decisions, torch.from_numpy(verdict.idle) & (count > 0))
+        rows_used = readapt(plan, meta, new, decisions, torch.from_numpy(verdict.idle) & (told > 0))
     if verdict.suspicion is not None:
         suspected = verdict.suspicion * ~decisions.drift
         fresh_joint = None if start_over is None else start_over.joint
-        suspect(plan, state, new, full, evidence.joint, fresh_joint, torch.from_numpy(suspected), count)
+        suspect(plan, state, new, full, evidence.joint, fresh_joint, torch.from_numpy(suspected), told)
 
     new["x_mean"], new["x_var"] = update_standardiser(spec, state["x_mean"], state["x_var"], rows.z, rows.mask)
     new |= remember(spec, state, y, rows.mask)
-    new |= marks(state, new, decisions, count)
+    new |= marks(state, new, decisions, told)
     kept = _all_finite(plan, new)
     if not bool(kept.all()):
         new = {key: _where(kept, value, state[key]) for key, value in new.items()}
@@ -220,9 +236,21 @@ def step(
 
 
 def reset(plan: Plan, meta: Tensors, state: Tensors) -> Tensors:
-    """Back to the meta-initialization; counters, the known labels and what is known of the inputs stay."""
+    """Back to the meta-initialization; what STAYING names stays: counters, known labels and names, known inputs."""
     fresh = init(plan, meta, state["rows_seen"].shape[0])
-    return fresh | {key: state[key] for key in STAYING}
+    return fresh | {key: state[key] for key in STAYING if key in state}
+
+
+def _heard(spec: ModelSpec, state: Tensors, new: Tensors, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows (S, B) whose label had a slot before, and how many (S,); all, where classes are fixed.
+
+    ``new`` is told how many slots have labels now.
+    """
+    if spec.target.ways:
+        named = state["named"][:, None]
+        new["named"] = torch.cat([named, torch.where(mask, y + 1, 0)], dim=1).amax(1)
+        mask = mask & (y < named)
+    return mask, mask.sum(1)
 
 
 def _all_finite(plan: Plan, new: Tensors) -> Tensor:

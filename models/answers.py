@@ -13,6 +13,8 @@ from models.combination import LEVELS, reach_of
 from models.readaptation import Decisions
 from models.targets import from_scale, label_std, log_slope
 from models.types import FloatArray, Label, ModelSpec, Predictive, Tensors
+from models.unnamed import likeliest, losses, shares
+from models.vocabulary import Names
 from models.watching import InputShift
 
 NEW_ROWS = 20
@@ -42,13 +44,16 @@ class Prediction(NamedTuple):
     """Answers for B rows, as Python values.
 
     Attributes:
-        predictions: Numbers (lists of numbers for several outputs; medians, which absolute error asks for), or labels.
+        predictions: Numbers (lists of numbers for several outputs; medians, which absolute error asks for), or labels;
+            ``None`` from a stream that has to name its labels itself and has not named one.
         probabilities: (B, C) for classification.
-        classes: The labels of the probabilities' columns.
+        classes: The labels of the probabilities' columns; where classes are open, those that the stream has named.
         std: Predictive standard deviations, noise included, for regression.
         intervals: [low, high] a row, if asked for.
         asked: (B, L) lag columns that the answers used; from ``Engine.predict`` followed by what each member said,
             which a label that comes late brings along.
+        unnamed: Where classes are open, how probable a label is that the stream has not named yet, which the
+            probabilities leave out.
     """
 
     predictions: list[Any]
@@ -57,6 +62,7 @@ class Prediction(NamedTuple):
     std: list[Any] | None
     intervals: list[Any] | None
     asked: FloatArray
+    unnamed: list[float] | None = None
 
 
 class Outcome(NamedTuple):
@@ -111,6 +117,7 @@ def answers_of(
     counts: Sequence[int],
     interval: float | None,
     reach: Tensor | None,
+    names: Sequence[Names] | None = None,
 ) -> list[Prediction]:
     """Served distributions as Python values, stream by stream without the padding.
 
@@ -121,8 +128,15 @@ def answers_of(
         counts: Rows of each stream.
         interval: Coverage of intervals, in (0, 1).
         reach: (S, O, Q) how far labels fall, as ``combination`` tracks it (regression).
+        names: Each stream's labels, where classes are open.
     """
     context = asked.double().numpy(force=True)
+    if names is not None:
+        log_p = served.mean.double().numpy(force=True)
+        return [
+            _named_answer(log_p[at, :rows], context[at, :rows], own)
+            for at, (rows, own) in enumerate(zip(counts, names, strict=True))
+        ]
     if spec.task == "classification":
         classes = list(spec.target.classes)
         probabilities = served.mean.double().exp().numpy(force=True)
@@ -164,6 +178,14 @@ def answers_of(
     ]
 
 
+def _named_answer(log_p: FloatArray, asked: FloatArray, names: Names) -> Prediction:
+    """Log probabilities (B, N) of slots as an answer in the labels that a stream has named."""
+    found = shares(log_p, len(names))
+    best = found.named.argmax(-1).tolist() if names else []
+    answered = [names[index] for index in best] if names else [None] * len(log_p)
+    return Prediction(answered, found.named.tolist(), list(names), None, None, asked, found.unnamed.tolist())
+
+
 class Scores(NamedTuple):
     """Figures of a batch of each stream, (S,) each: mean nats and accuracy or mean absolute error in label units."""
 
@@ -173,7 +195,13 @@ class Scores(NamedTuple):
     initial_score: FloatArray
 
 
-def scores_of(spec: ModelSpec, seen: Observation, targets: FloatArray, mask: npt.NDArray[np.bool_]) -> Scores:
+def scores_of(
+    spec: ModelSpec,
+    seen: Observation,
+    targets: FloatArray,
+    mask: npt.NDArray[np.bool_],
+    names: Sequence[Names] | None = None,
+) -> Scores:
     """Score a step's observations.
 
     Args:
@@ -181,6 +209,7 @@ def scores_of(spec: ModelSpec, seen: Observation, targets: FloatArray, mask: npt
         seen: What the step observed, S streams.
         targets: (S, B, O) label values, or (S, B, 1) class indices; anything on padding.
         mask: (S, B).
+        names: Each stream's labels before the batch, where classes are open.
     """
     count = np.maximum(mask.sum(1), 1)
 
@@ -196,6 +225,13 @@ def scores_of(spec: ModelSpec, seen: Observation, targets: FloatArray, mask: npt
             return mean((served.mean.numpy(force=True).argmax(-1) == targets[..., 0]).astype(np.float64))
         return mean(np.abs(from_scale(spec.target, served.mean.double().numpy(force=True)) - targets).mean(-1))
 
+    if names is not None:
+        slots = targets[..., 0].astype(np.int64)
+        named = np.broadcast_to(np.array([len(own) for own in names])[:, None], slots.shape)
+        said = [each.mean.double().numpy(force=True) for each in (seen.served, seen.initial)]
+        right = [mean((likeliest(log_p, named) == slots).astype(np.float64)) for log_p in said]
+        lost = [mean(losses(log_p, slots, named)) for log_p in said]
+        return Scores(lost[0], right[0], lost[1], right[1])
     return Scores(nats(seen.nll), score(seen.served), nats(seen.initial_nll), score(seen.initial))
 
 
@@ -208,10 +244,11 @@ def outcomes_of(
     counts: Sequence[int],
     scores: Scores,
     interval: float | None = None,
+    names: Sequence[Names] | None = None,
 ) -> list[Outcome]:
     """What each stream's batch showed, from a step's observation and the states before and after it."""
     lags = z[..., len(spec.features) :]
-    answers = answers_of(spec, seen.served, lags, counts, interval, before.get("combination.reach"))
+    answers = answers_of(spec, seen.served, lags, counts, interval, before.get("combination.reach"), names)
     loss, score, initial_loss, initial_score = (figures.tolist() for figures in scores)
     rows_used, kept, entered = seen.rows_used.tolist(), seen.kept.tolist(), seen.entered.tolist()
     outcomes = []

@@ -49,7 +49,8 @@ def last_value(
 ) -> Run:
     """Predict the last label known of the row's own stream.
 
-    Before a stream's first label is known: the middle of the training labels, or the first class.
+    Before a stream's first label is known: the middle of the training labels, the first class, or none
+    where classes are open.
 
     Args:
         spec: The model whose training labels are meant.
@@ -59,7 +60,7 @@ def last_value(
         delay: Rows of the file after which a label is known.
         progress: Told the number of rows learned so far.
     """
-    middle = 0.0
+    middle = -1.0 if spec.target.ways else 0.0  # no class, where there is none yet
     if spec.task == "regression":
         middle = float(from_scale(spec.target, np.zeros(spec.outputs))[0])
     contender = _LastValue(targets[:, 0], middle)

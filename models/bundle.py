@@ -107,6 +107,7 @@ def _spec(header: dict[str, Any]) -> ModelSpec:
             classes=tuple(target["classes"]),
             low=tuple(target["low"]),
             high=tuple(target["high"]),
+            ways=int(target.get("ways", 0)),
         ),
         experts=tuple(Expert(**expert) for expert in header["experts"]),
         lags=Lags(*(tuple(header["lags"][key]) for key in ("offsets", "rates"))),

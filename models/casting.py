@@ -21,8 +21,9 @@ from models.learners import KeepsPosteriors, Learner
 from models.memory import Rows
 from models.plan import Plan
 from models.start import PREFIX
-from models.targets import encode_targets, from_scale, to_scale
+from models.targets import from_scale, to_scale
 from models.tasks.episodes import own_delay
+from models.tasks.labels import table_targets
 from models.tasks.lags import label_vectors, lag_values
 from models.tasks.table import IntArray
 from models.training import SEGMENT_ROWS, Split, by_stream, segments_of
@@ -84,7 +85,7 @@ def stretches_of(split: Split) -> list[tuple[IntArray, int]]:
 def audition(model: Model, split: Split) -> Audition:
     """Run all members of a model over the held-out stretches, test then train, all stretches side by side."""
     spec, plan, table = model.spec, Plan.of(model.spec), split.table
-    encoded = encode_targets(spec, table.targets())
+    encoded = table_targets(spec, table)
     y = to_scale(spec.target, encoded) if spec.task == "regression" else encoded
     z = standardise(Scales.of(spec.features), encode_rows(spec.features, table.values()))
     rows = np.concatenate([z, lag_values(spec, table, label_vectors(spec, y), split.delay)], axis=1)

@@ -12,8 +12,9 @@ from models.features import Scales, init_standardiser, network_inputs, standardi
 from models.prequential import Report
 from models.scores import Run, score_rows
 from models.targets import from_scale, label_interval, log_slope, to_scale
-from models.tasks.table import Table
+from models.tasks.table import IntArray, Table
 from models.types import FloatArray, ModelSpec, Target
+from models.unnamed import PROBABILITY_FLOOR, certainty, likeliest, losses
 
 
 class Course(NamedTuple):
@@ -27,6 +28,8 @@ class Course(NamedTuple):
         x: (rows, F) the model's network inputs, standardised by the bundle's statistics, lag values included.
         y: (rows, O) targets in that scale, or (rows, 1) class indices.
         labels: (rows, O) targets in their own units, or class indices.
+        named: (rows,) how many of the classes had been seen in a row's stream when it was predicted; None where they
+            are fixed.
     """
 
     spec: ModelSpec
@@ -36,6 +39,7 @@ class Course(NamedTuple):
     x: FloatArray
     y: FloatArray
     labels: FloatArray
+    named: IntArray | None = None
 
 
 def course_of(
@@ -56,7 +60,7 @@ def course_of(
     still = init_standardiser(spec, 1)
     x = network_inputs(spec, still["x_mean"], still["x_var"], torch.from_numpy(raw)[None])[0]  # (rows, F)
     y = to_scale(spec.target, targets) if spec.task == "regression" else targets
-    return Course(spec, report.table, report.batch, report.delay, x.double().numpy(), y, targets)
+    return Course(spec, report.table, report.batch, report.delay, x.double().numpy(), y, targets, report.named)
 
 
 def plain_target(target: Target) -> Target:
@@ -90,8 +94,16 @@ def finish_numbers(course: Course, name: str, mean: FloatArray, std: FloatArray 
 
 
 def finish_classes(course: Course, name: str, probabilities: FloatArray, cpu_seconds: float) -> Run:
-    """The run of a baseline that answered class probabilities (rows, C)."""
+    """The run of a baseline that answered class probabilities (rows, C).
+
+    Where classes are open it is held to what the model is: an answer is a class that was seen in the stream before.
+    """
     truth = course.labels[:, 0]
+    if course.named is not None:
+        log_p = np.log(np.maximum(probabilities, PROBABILITY_FLOOR))
+        score = score_rows("classification", likeliest(log_p, course.named).astype(np.float64), truth)
+        loss = losses(log_p, truth.astype(np.int64), course.named)
+        return Run(name, score, np.square(1 - score), loss, cpu_seconds, confidence=certainty(log_p, course.named))
     chosen = probabilities[np.arange(len(truth)), truth.astype(np.int64)]
     score = score_rows("classification", probabilities.argmax(1).astype(np.float64), truth)
     loss = -np.log(np.clip(chosen, 1e-12, 1.0))

@@ -15,11 +15,13 @@ from models.bundle import Model
 from models.features import Scales, encode_rows, lag_columns, standardise
 from models.memory import Rows, lags_now
 from models.plan import Plan
+from models.ragged import by_size, mask_of, padded
 from models.readaptation import Decisions
 from models.slab import Slab
 from models.stream_config import StreamConfig, configure
 from models.targets import encode_targets, to_scale
-from models.types import FloatArray, Tensors, Value
+from models.types import FloatArray, Label, Tensors, Value
+from models.vocabulary import Names, extended, names_of, written
 from models.watching import KEYS, InputShift, fresh_rows, pack_inputs, unpack_inputs, watch_inputs
 
 
@@ -28,8 +30,8 @@ class Feedback(NamedTuple):
 
     ``asked`` (B, L + K), or its first L columns alone, is what a ``Prediction`` told of the rows: given where labels
     came late, and on replay; None takes the stream's present lag columns. ``decision`` is given on replay; None asks
-    the detector. ``watched`` (B,) tells which rows were given to
-    ``Engine.watch`` when they were predicted; None: none.
+    the detector. ``watched`` (B,) tells which rows were given to ``Engine.watch`` when they were predicted; None: none.
+    ``labels`` are the targets as they were before ``encode_targets``, needed where classes are open.
     """
 
     slot: int
@@ -38,6 +40,7 @@ class Feedback(NamedTuple):
     asked: FloatArray | None = None
     decision: Decision | None = None
     watched: npt.NDArray[np.bool_] | None = None
+    labels: Sequence[Label] = ()
 
 
 class NewState(NamedTuple):
@@ -96,10 +99,14 @@ class Engine:
             self._fresh = adaptation.initial_state(self._plan, self._meta)
         self._answering = [key for key in self._slab.initial if key not in KEYS]
 
-    def create(self) -> int:
-        """A slot at the meta-initialization."""
+    def create(self, labels_of: bytes | None = None) -> int:
+        """A slot at the meta-initialization.
+
+        ``labels_of`` is a snapshot of this model under another configuration, the labels of which it takes over.
+        """
+        state = None if labels_of is None else self._slab.initial | _names_in(self._slab.unpacked(labels_of))
         with self._lock:
-            return self._slab.take(None)
+            return self._slab.take(state)
 
     def restore(self, snapshot: bytes) -> int:
         """A slot with a snapshot's state, byte for byte.
@@ -132,22 +139,38 @@ class Engine:
         """Check input rows: (B, D). Raises InputError with the row, the feature and the reason."""
         return encode_rows(self._spec.features, rows)
 
-    def encode_targets(self, targets: Sequence[Any]) -> FloatArray:
-        """Check labels: (B, O) values or (B, 1) class indices. Raises InputError with the row and the reason."""
-        return encode_targets(self._spec, targets)
+    def encode_targets(
+        self, targets: Sequence[Any], slot: int | None = None, rows: Sequence[int] | None = None
+    ) -> FloatArray:
+        """Check labels: (B, O) values or (B, 1) class indices.
+
+        Args:
+            targets: One label a row.
+            slot: The stream, whose own labels count where classes are open; none for a stream that has named none.
+            rows: Rows that are asked for; all by default. The others are checked.
+
+        Raises:
+            InputError: With the row and the reason.
+        """
+        names: Names = ()
+        if slot is not None and self._spec.target.ways:
+            with self._lock:
+                (names,) = names_of(self._slab.read([slot], {"vocabulary"})["vocabulary"])
+        return encode_targets(self._spec, targets, names, rows)
 
     @torch.no_grad()
     def predict(self, items: Sequence[tuple[int, FloatArray]], interval: float | None = None) -> list[Prediction]:
         """Answers for rows of several streams; ``interval`` is the coverage of intervals, in (0, 1)."""
         answers: dict[int, Prediction] = {}
-        for group in _by_size([len(inputs) for _, inputs in items]):
+        for group in by_size([len(inputs) for _, inputs in items]):
             with self._lock:
                 state = self._slab.read([items[index][0] for index in group], self._answering)
             z, _ = self._inputs(state, [items[index][1] for index in group], [None] * len(group))
             said = adaptation.predict(self._plan, self._meta, state, z)
             asked = torch.cat([z[..., len(self._spec.features) :], combination.pack(self._spec, said)], dim=-1)
             counts = [len(items[index][1]) for index in group]
-            found = answers_of(self._spec, said.served, asked, counts, interval, state.get("combination.reach"))
+            reach = state.get("combination.reach")
+            found = answers_of(self._spec, said.served, asked, counts, interval, reach, self._names(state))
             answers |= dict(zip(group, found, strict=True))
         return [answers[index] for index in range(len(items))]
 
@@ -156,7 +179,8 @@ class Engine:
         """The frozen start's answers, with no stream and so without known labels."""
         z, _ = self._inputs(self._slab.initial, [inputs], [None])
         served, _, _ = adaptation.predict_initial(self._plan, self._meta, z, self._fresh)
-        return answers_of(self._spec, served, z[..., len(self._spec.features) :], [len(inputs)], interval, None)[0]
+        lags, names = z[..., len(self._spec.features) :], self._names(self._slab.initial)
+        return answers_of(self._spec, served, lags, [len(inputs)], interval, None, names)[0]
 
     @torch.no_grad()
     def step(self, items: Sequence[Feedback], interval: float | None = None) -> Tick:
@@ -166,7 +190,7 @@ class Engine:
         """
         states: dict[int, NewState] = {}
         outcomes: dict[int, Outcome] = {}
-        for group in _by_size([len(item.inputs) for item in items], [item.decision is None for item in items]):
+        for group in by_size([len(item.inputs) for item in items], [item.decision is None for item in items]):
             chosen = [items[index] for index in group]
             with self._lock:
                 state = self._slab.read([item.slot for item in chosen])
@@ -181,19 +205,24 @@ class Engine:
         spec, counts = self._spec, [len(item.inputs) for item in items]
         given = [item.asked for item in items]
         z, mask = self._inputs(state, [item.inputs for item in items], given)
-        targets = _padded([item.targets for item in items], mask.shape[1])
+        targets = padded([item.targets for item in items], mask.shape[1])
         scaled = to_scale(spec.target, targets) if spec.task == "regression" else targets
         rows = Rows(z, self._tensor(scaled), mask)
         decisions = _decisions([item.decision for item in items])
         said = self._said(given, mask.shape[1])
         new, seen = adaptation.step(self._plan, self._meta, state, rows, decisions, self._fresh, said)
-        scores = scores_of(spec, seen, targets, mask.numpy(force=True))
+        names = self._names(state)
+        if names is not None:
+            after = [extended(own, item.targets, item.labels) for own, item in zip(names, items, strict=True)]
+            slots = torch.stack([written(own, spec.target.ways) for own in after]).to(self._device)
+            new["vocabulary"] = torch.where(seen.kept[:, None, None], slots, state["vocabulary"])
+        scores = scores_of(spec, seen, targets, mask.numpy(force=True), names)
         changed, moved = watch_inputs(spec, state, z, fresh_rows(mask.numpy(force=True), [i.watched for i in items]))
         new |= changed
         shown = np.stack([scores.loss, scores.score, np.ones(len(items))], axis=1)
         kept = (1 - adaptation.SCORE_RATE) ** np.array(counts)[:, None]
         new["rolling"] = self._tensor(kept * state["rolling"].numpy(force=True) + (1 - kept) * shown)
-        outcomes = outcomes_of(spec, seen, state, new, z, counts, scores, interval)
+        outcomes = outcomes_of(spec, seen, state, new, z, counts, scores, interval, names)
         return new, [outcome._replace(moved=found) for outcome, found in zip(outcomes, moved, strict=True)]
 
     @torch.no_grad()
@@ -205,8 +234,8 @@ class Engine:
         slots, blocks = [slot for slot, _ in items], [inputs for _, inputs in items]
         with self._lock:
             state = self._slab.read(slots, {*KEYS, *GLANCE})
-        mask = _mask(blocks)
-        z = _padded([standardise(self._scales, rows) for rows in blocks], mask.shape[1])
+        mask = mask_of(blocks)
+        z = padded([standardise(self._scales, rows) for rows in blocks], mask.shape[1])
         new, moved = watch_inputs(self._spec, state, self._tensor(z), mask)
         names = [status.state for status in statuses(state | new)]
         states = [NewState(new, row) for row in range(len(slots))]
@@ -242,11 +271,11 @@ class Engine:
     ) -> tuple[Tensor, Tensor]:
         """Padded (S, B, D + L) rows with their lag columns, and the mask (S, B)."""
         now = lags_now(self._spec, state).to(torch.float64).numpy(force=True)
-        mask = _mask(inputs)
+        mask = mask_of(inputs)
         longest = mask.shape[1]
         width = len(self._spec.features)
         z = np.zeros((len(inputs), longest, width + now.shape[1]))
-        z[:, :, :width] = _padded([standardise(self._scales, rows) for rows in inputs], longest)
+        z[:, :, :width] = padded([standardise(self._scales, rows) for rows in inputs], longest)
         z[:, :, width:] = now[:, None]
         for position, given in enumerate(asked):
             if given is not None:
@@ -265,31 +294,17 @@ class Engine:
                 said[position, : len(given)] = given[:, lags:]
         return self._tensor(said)
 
+    def _names(self, state: Tensors) -> list[Names] | None:
+        """The labels of each stream, where classes are open."""
+        return names_of(state["vocabulary"]) if self._spec.target.ways else None
+
     def _tensor(self, values: FloatArray) -> Tensor:
         return torch.from_numpy(values.astype(np.float32)).to(self._device)
 
 
-def _by_size(rows: Sequence[int], kinds: Sequence[bool] | None = None) -> list[list[int]]:
-    """Indices of items of like length (powers of two) and kind, so that padding at most doubles the work."""
-    groups: dict[tuple[int, bool], list[int]] = {}
-    for index, count in enumerate(rows):
-        kind = kinds[index] if kinds else True
-        groups.setdefault((max(count - 1, 0).bit_length(), kind), []).append(index)
-    return list(groups.values())
-
-
-def _mask(blocks: Sequence[FloatArray]) -> npt.NDArray[np.bool_]:
-    """(S, B) which rows are no padding."""
-    counts = np.array([len(rows) for rows in blocks])
-    return np.asarray(np.arange(int(counts.max())) < counts[:, None])
-
-
-def _padded(blocks: Sequence[FloatArray], longest: int) -> FloatArray:
-    """(S, B, width), zero where a stream has fewer rows."""
-    padded = np.zeros((len(blocks), longest, blocks[0].shape[1]))
-    for position, block in enumerate(blocks):
-        padded[position, : len(block)] = block
-    return padded
+def _names_in(state: Tensors) -> Tensors:
+    """What of a state says which labels there are."""
+    return {key: state[key] for key in ("named", "vocabulary") if key in state}
 
 
 def _decisions(given: Sequence[Decision | None]) -> Decisions | None:

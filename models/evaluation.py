@@ -18,6 +18,7 @@ from models.scores import (
     summarise,
     summarise_streams,
 )
+from models.tasks.labels import table_targets
 from models.tasks.table import Mask, Table
 from models.window import window_ridge
 
@@ -120,7 +121,7 @@ def evaluate(
     report = prequential(
         engine, table, batch=batch, delay=delay, scored=scored, members=members, progress=follow("adapted")
     )
-    inputs, targets = engine.encode_inputs(table.values()), engine.encode_targets(table.targets())
+    inputs, targets = engine.encode_inputs(table.values()), table_targets(model.spec, table)
     runs = [report.frozen, last_value(model.spec, table, targets, batch=batch, delay=delay)]
     if compare:
         runs.append(online_sgd(model.spec, report, inputs, targets, seed=seed, progress=follow("online SGD")))

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from models.committee import member_nll
 from models.learners import Learner
+from models.losses import masked_sum
 from models.plan import Plan
-from models.types import Batch, Evidence, Predictive, Tensors
+from models.types import Batch, Evidence, ModelSpec, Predictive, Tensors
 
 
 def members_of(plan: Plan, meta: Tensors, state: Tensors, x: Tensor) -> Predictive:
@@ -35,6 +37,14 @@ def learn_all(plan: Plan, meta: Tensors, state: Tensors, new: Tensors, batch: Ba
         _challenger_last([each.robust for each in found]),
         _joined([each.predictive for each in found]),
     )
+
+
+def of_rows(spec: ModelSpec, evidence: Evidence, y: Tensor, heard: Tensor) -> Evidence:
+    """Where classes are open, the evidence of the rows (S, B) that are heard, each on its own; else as it is."""
+    if not spec.target.ways:
+        return evidence
+    joint = -masked_sum(member_nll("classification", evidence.predictive, y), heard[:, None])
+    return Evidence(joint, joint, evidence.predictive)
 
 
 def fresh_start(plan: Plan, meta: Tensors, state: Tensors, x: Tensor) -> Predictive:

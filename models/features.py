@@ -140,7 +140,7 @@ def lag_width(spec: ModelSpec) -> int:
     """V: columns that one known label takes as an input: O outputs, one ±1 for two classes, C one-hot for more."""
     if spec.task == "regression":
         return len(spec.target.mean)
-    return 1 if len(spec.target.classes) == 2 else len(spec.target.classes)  # noqa: PLR2004 - two classes are one bit
+    return 1 if spec.outputs == 2 else spec.outputs  # noqa: PLR2004 - two classes are one bit
 
 
 def lag_columns(spec: ModelSpec) -> int:

@@ -20,8 +20,10 @@ from models.lockstep import LANES, PREDICT_ROWS, Event, Progress, run
 from models.plan import Plan
 from models.scores import Alarm, Run, Scores, score_rows, summarise
 from models.targets import from_scale, label_interval, log_slope, to_scale
+from models.tasks.labels import table_targets
 from models.tasks.table import IntArray, Mask, Table
 from models.types import FloatArray, ModelSpec
+from models.unnamed import certainty, likeliest, losses
 
 
 class Report(NamedTuple):
@@ -36,6 +38,7 @@ class Report(NamedTuple):
         batch: Rows of a batch.
         delay: Rows of the file after which a label is known.
         members: What each live member of the committee said alone, where that was asked for.
+        named: (rows,) how many labels the row's stream had named when it was predicted, where classes are open.
     """
 
     adapted: Run
@@ -46,6 +49,7 @@ class Report(NamedTuple):
     batch: int
     delay: int
     members: tuple[Run, ...] = ()
+    named: IntArray | None = None
 
     def scores(self) -> tuple[Scores, Scores]:
         """Figures of the frozen initialization and of the adapted streams."""
@@ -93,10 +97,11 @@ def prequential(
     )
     adapted = contender.state_certainty(adapted)
     lags = contender.asked[:, : lag_columns(engine.model.spec)]
-    frozen = run_frozen(engine.model, table, contender.inputs, contender.targets, lags)
+    named, known = (contender.named, contender.known) if engine.model.spec.target.ways else (None, None)
+    frozen = run_frozen(engine.model, table, contender.inputs, contender.targets, lags, known)
     everything = np.ones(table.rows, dtype=np.bool_)
     alone = contender.runs_of_members() if members else ()
-    return Report(adapted, frozen, lags, everything if scored is None else scored, table, batch, delay, alone)
+    return Report(adapted, frozen, lags, everything if scored is None else scored, table, batch, delay, alone, named)
 
 
 class _Adapted:
@@ -109,7 +114,8 @@ class _Adapted:
         self.spec = engine.model.spec
         self.level = LEVEL if table.task == "regression" else None
         self.inputs = engine.encode_inputs(table.values())
-        self.targets = engine.encode_targets(table.targets())
+        self.labels = table.targets()
+        self.targets = table_targets(self.spec, table)
         self.truth = self.targets[:, 0]
         self.predicted = np.full(table.rows, math.nan)
         self.loss = np.full(table.rows, math.nan)
@@ -118,7 +124,8 @@ class _Adapted:
         self.asked = np.zeros((table.rows, 0))
         self.alarms: list[Alarm] = []
         self.stream_of: dict[int, int] = {}
-        self.index = {label: position for position, label in enumerate(self.spec.target.classes)}
+        self.named, self.known = np.zeros((2, table.rows), dtype=np.int64)
+        """How many classes a row's stream had when it was predicted, and before it was learned."""
 
     def open(self, stream: int) -> int:
         slot = self.engine.create()
@@ -144,6 +151,7 @@ class _Adapted:
                 self.inputs[event.rows],
                 self.targets[event.rows],
                 None if event.predict else self.asked[event.rows],
+                labels=[self.labels[row] for row in event.rows],
             )
             for slot, event in items
         ]
@@ -153,13 +161,16 @@ class _Adapted:
             if event.predict:
                 self._take(event.rows, outcome.prediction)
                 self.loss[event.rows] = outcome.loss
+            self.known[event.rows] = len(outcome.prediction.classes or ())
             if outcome.decision.kind == "drift":
                 self._raise(self.stream_of[slot], int(event.rows[-1]), outcome)
 
     def _take(self, rows: IntArray, answer: Prediction) -> None:
-        if answer.probabilities is not None:
-            self.predicted[rows] = [self.index[label] for label in answer.predictions]
-            self.confidence[rows] = np.max(answer.probabilities, axis=1)
+        if answer.classes is not None and answer.probabilities is not None:
+            index = {(type(label), label): slot for slot, label in enumerate(answer.classes)}
+            self.named[rows] = len(index)
+            self.predicted[rows] = [index.get((type(label), label), -1) for label in answer.predictions]
+            self.confidence[rows] = np.max(answer.probabilities, axis=1, initial=0.0)
         else:
             self.predicted[rows] = answer.predictions
             self.ends[rows] = answer.intervals
@@ -177,8 +188,11 @@ class _Adapted:
         names = [f"{name} {at}" for name, learner in plan.learners.items() for at in range(learner.members)]
         runs = []
         for name, mean in zip(names, said, strict=True):
-            numbers = self.table.task == "regression"
-            predicted = from_scale(self.spec.target, mean)[:, 0] if numbers else mean.argmax(-1).astype(np.float64)
+            if self.table.task == "regression":
+                predicted = from_scale(self.spec.target, mean)[:, 0]
+            else:
+                asked_for = self.named if self.spec.target.ways else np.full(len(mean), mean.shape[-1])
+                predicted = likeliest(mean, asked_for).astype(np.float64)
             runs.append(Run(name, score_rows(self.table.task, predicted, self.truth), unknown, unknown))
         return tuple(runs)
 
@@ -204,7 +218,12 @@ class _Adapted:
 
 @torch.no_grad()
 def run_frozen(
-    model: Model, table: Table, inputs: FloatArray, targets: FloatArray, lags: FloatArray | None = None
+    model: Model,
+    table: Table,
+    inputs: FloatArray,
+    targets: FloatArray,
+    lags: FloatArray | None = None,
+    named: IntArray | None = None,
 ) -> Run:
     """The meta-initialization on every row of a table, learning nothing.
 
@@ -214,6 +233,7 @@ def run_frozen(
         inputs: (rows, D) encoded inputs.
         targets: (rows, O) encoded targets.
         lags: (rows, L) lag values that each row was predicted with.
+        named: (rows,) how many labels the row's stream had named before it was learned, where classes are open.
     """
     spec, plan = model.spec, Plan.of(model.spec)
     raw = [standardise(Scales.of(spec.features), inputs)] + ([] if lags is None else [lags])
@@ -232,9 +252,14 @@ def run_frozen(
             mean, std = served.mean[0].double().numpy(), served.var[0].double().sqrt().numpy()
             predicted[rows] = from_scale(spec.target, mean)[:, 0]
             ends[:, rows] = [end[:, 0] for end in label_interval(spec.target, mean, std, LEVEL)]
+        elif named is not None:
+            log_p, own = served.mean[0].double().numpy(), named[rows]
+            predicted[rows] = likeliest(log_p, own)
+            loss[rows] = losses(log_p, truth[rows].astype(np.int64), own)
+            confidence[rows] = certainty(log_p, own)
         else:
-            likeliest = served.mean[0].max(-1)
-            predicted[rows], confidence[rows] = likeliest.indices.numpy(), likeliest.values.exp().numpy()
+            top = served.mean[0].max(-1)
+            predicted[rows], confidence[rows] = top.indices.numpy(), top.values.exp().numpy()
     cpu_seconds = time.process_time() - began
     if spec.task == "regression":
         loss -= log_slope(spec.target, targets).sum(-1)
@@ -252,11 +277,17 @@ def row_losses(spec: ModelSpec, answer: Prediction, truth: FloatArray) -> FloatA
         spec: The model.
         answer: Probabilities, or means and standard deviations. For regression the density is taken as normal in the
             model's own scale of the target.
-        truth: (rows,) or (rows, O) labels, or class indices.
+        truth: (rows,) or (rows, O) labels, or class indices; one without a probability had no name then.
 
     Returns:
         (rows,) nats.
     """
+    if answer.probabilities is not None and answer.unnamed is not None:
+        rows = zip(
+            truth.reshape(len(truth)).astype(np.int64).tolist(), answer.probabilities, answer.unnamed, strict=True
+        )
+        likely = np.array([(1 - other) * said[slot] if slot < len(said) else other for slot, said, other in rows])
+        return np.asarray(-np.log(np.clip(likely, 1e-12, 1.0)), dtype=np.float64)
     if answer.probabilities is not None:
         chosen = np.array(answer.probabilities)[np.arange(len(truth)), truth.reshape(len(truth)).astype(np.int64)]
         return np.asarray(-np.log(np.clip(chosen, 1e-12, 1.0)), dtype=np.float64)

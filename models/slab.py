@@ -57,14 +57,18 @@ class Slab:
         Raises:
             SnapshotError: The bytes are damaged or describe another model's state.
         """
-        try:
-            state = load_tensors(data)
-        except (SafetensorError, ValueError, RuntimeError) as error:
-            raise SnapshotError(f"damaged snapshot ({error})") from error
+        state = self.unpacked(data)
         shapes = {key: (value.shape, value.dtype) for key, value in self.initial.items()}
         if {key: (value.shape, value.dtype) for key, value in state.items()} != shapes:
             raise SnapshotError("the snapshot's tensors are another model's or another configuration's")
         return state
+
+    def unpacked(self, data: bytes) -> Tensors:
+        """The tensors of a snapshot, of whatever model. Raises SnapshotError where the bytes are damaged."""
+        try:
+            return load_tensors(data)
+        except (SafetensorError, ValueError, RuntimeError) as error:
+            raise SnapshotError(f"damaged snapshot ({error})") from error
 
     def _grow(self) -> None:
         capacity = len(next(iter(self._tensors.values())))

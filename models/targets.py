@@ -9,14 +9,23 @@ import numpy as np
 
 from models.errors import InputError
 from models.types import FloatArray, ModelSpec, Target
+from models.vocabulary import Names, assign
 
 NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 NODE_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 """Gauss-Hermite quadrature for a standard normal distribution."""
 
 
-def encode_targets(spec: ModelSpec, targets: Sequence[Any]) -> FloatArray:
+def encode_targets(
+    spec: ModelSpec, targets: Sequence[Any], names: Names = (), rows: Sequence[int] | None = None
+) -> FloatArray:
     """Check labels as a client sends them.
+
+    Args:
+        spec: The model.
+        targets: One label a row.
+        names: The stream's labels so far, where classes are open.
+        rows: Rows that are asked for; all by default. Others are checked.
 
     Returns:
         (rows, O) label values for regression, (rows, 1) class indices for classification.
@@ -24,6 +33,13 @@ def encode_targets(spec: ModelSpec, targets: Sequence[Any]) -> FloatArray:
     Raises:
         InputError: With the row and the reason.
     """
+    if spec.target.ways:
+        return assign(names, targets, spec.target.ways, rows)
+    encoded = _encoded(spec, targets)
+    return encoded if rows is None else encoded[list(rows)]
+
+
+def _encoded(spec: ModelSpec, targets: Sequence[Any]) -> FloatArray:
     if spec.task == "classification":
         index = {(type(label), label): position for position, label in enumerate(spec.target.classes)}
         encoded = np.empty((len(targets), 1))

@@ -25,8 +25,8 @@ from models.scores import Run
 from models.search import SEARCH_SHARE, choose_network
 from models.selection import LAG_RATES, candidates, choose_lags, choose_target
 from models.starting import choose_start, enough_for_trees, with_start
-from models.targets import encode_targets
 from models.tasks.episodes import fit_features, fit_target, own_delay
+from models.tasks.labels import label_slots, table_targets
 from models.tasks.sinusoid import Sinusoid, SinusoidEpisodes
 from models.tasks.table import Table
 from models.training import (
@@ -52,6 +52,7 @@ ITERATIONS = 600
 """Meta-iterations of the full run."""
 SINUSOID_ITERATIONS = 15_000
 SINUSOID_LR = 3e-3
+WAYS_MIN = 2
 MILESTONES = (0, 1, 5, 10, 20, 50, 100, 200)
 """Batches learned, at which held-out scores are reported (each up to the next)."""
 
@@ -147,9 +148,10 @@ def _fit_chosen(
         spec = choose_network(spec, split, settings, share, choices, part_of(progress, 0.3, 0.45, "network"))
     follow = part_of(progress, 0.45 if settings.search else 0.3, 0.6, "meta-training")
     if settings.algorithm == "auto":
-        trees = installed() and enough_for_trees(split)
+        trees = installed() and enough_for_trees(split) and not spec.target.ways
         if not trees:
             reason = "too few rows" if installed() else "they need scikit-learn, the extra train"
+            reason = "each stream names its classes itself" if spec.target.ways else reason
             choices.append(f"boosted trees: not tried, {reason}")
         bare, spec = spec, candidates(spec, trees=trees)
         try:
@@ -240,7 +242,7 @@ def _base_spec(table: Table, learner: str, settings: TrainSettings) -> ModelSpec
         name=table.name.split(".")[0],
         task=table.task,
         features=fit_features(table),
-        target=fit_target(table, 1.0),
+        target=fit_target(table, 1.0, _ways(table, settings)),
         experts=(Expert(learner, learner, hyper),),
         lags=Lags(offsets, LAG_RATES if offsets else ()),
         detector=detector,
@@ -248,11 +250,20 @@ def _base_spec(table: Table, learner: str, settings: TrainSettings) -> ModelSpec
     )
 
 
+def _ways(table: Table, settings: TrainSettings) -> int:
+    """Most classes of a stream, where they are open; else 0."""
+    if settings.classes == "fixed":
+        return 0
+    if table.task != "classification":
+        raise TrainingError("classes can be open in classification only; state --task classification")
+    return settings.ways or max(WAYS_MIN, int(label_slots(table).max()) + 1)
+
+
 def held_out_scores(model: Model, report: Report, seed: int) -> dict[str, float]:
     """Scores on the held-out stretches: baselines over all rows, the adapted streams by batches learned."""
     spec, table = model.spec, report.table
     inputs = encode_rows(spec.features, table.values())
-    sgd = online_sgd(spec, report, inputs, encode_targets(spec, table.targets()), seed=seed)
+    sgd = online_sgd(spec, report, inputs, table_targets(spec, table), seed=seed)
     place = np.empty(table.rows, dtype=np.int64)
     for code in range(len(table.stream_names)):
         rows = np.flatnonzero(table.streams == code)

@@ -71,6 +71,8 @@ class Target:
         std: Standard deviation of each output in the transformed scale, > 0 (regression).
         power: Yeo-Johnson exponent applied before standardising; 1 is the identity (regression).
         classes: Class labels in the order of the probabilities (classification).
+        ways: Where each stream names its classes itself, as their labels come: how many at most. ``classes`` is empty
+            then. 0 where the classes are fixed.
         low: Least label seen in training, per output, before any transform (regression).
         high: Greatest label seen in training (regression).
     """
@@ -82,6 +84,7 @@ class Target:
     classes: tuple[Label, ...] = ()
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
+    ways: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +157,9 @@ class ModelSpec:
     @property
     def outputs(self) -> int:
         """Width of the network's last layer: O outputs, or C classes."""
-        return len(self.target.classes) if self.task == "classification" else len(self.target.mean)
+        if self.task == "classification":
+            return self.target.ways or len(self.target.classes)
+        return len(self.target.mean)
 
 
 class Batch(NamedTuple):

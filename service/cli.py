@@ -63,6 +63,13 @@ class Task(StrEnum):
     classification = "classification"
 
 
+class Classes(StrEnum):
+    """Whose classes are learned: the table's, or each stream's own."""
+
+    fixed = "fixed"
+    open = "open"
+
+
 def _fractions(text: str | None) -> str | None:
     if text is not None and not re.fullmatch(r"(\d*\.?\d*):(\d*\.?\d*)", text):
         raise typer.BadParameter(f"{text!r} is not a range of fractions like 0:0.3 or 0.3:")
@@ -136,6 +143,14 @@ def train(  # typer reads the help from the declarations
     features: Annotated[
         str | None, typer.Option(metavar="A,B,…", help="Input columns (default: all that have no other role).")
     ] = None,
+    classes: Annotated[
+        Classes,
+        typer.Option(help="The classes of the data, or open: each stream names its own as its labels come."),
+    ] = Classes.fixed,
+    ways: Annotated[
+        int | None,
+        typer.Option(min=2, help="With --classes open: most classes of a stream (default: as in the data)."),
+    ] = None,
     lag_target: Annotated[
         str, typer.Option(callback=_lag_target, metavar="auto|K", help="Last known labels that become inputs.")
     ] = "auto",
@@ -198,11 +213,23 @@ def train(  # typer reads the help from the declarations
         seed=seed,
         device=device,
         search=search,
+        classes=classes.value,
+        ways=ways,
     )
+    if ways is not None and classes is Classes.fixed:
+        raise typer.BadParameter("--ways says how many classes a stream may name; state it with --classes open")
+    if classes is Classes.open and task is Task.regression:
+        raise typer.BadParameter("--classes open is for --task classification")
     if parent is not None:
         if data is None:
             raise typer.BadParameter("state --data FILE, the rows to continue on")
-        for name, given in (("--target", target), ("--features", features), ("--task", task), ("--search", search)):
+        for name, given in (
+            ("--target", target),
+            ("--features", features),
+            ("--task", task),
+            ("--search", search),
+            ("--classes", classes is Classes.open),
+        ):
             if given:
                 raise typer.BadParameter(f"{name} stays as it is in the model of --continue; leave it out")
         if lag_target != "auto" or algorithm != "auto":
@@ -213,6 +240,8 @@ def train(  # typer reads the help from the declarations
         )  # fmt: skip
         return
     if tasks is not None:
+        if classes is Classes.open:
+            raise typer.BadParameter("--classes open takes labels from rows; state it with --data")
         if search:
             raise typer.BadParameter("--search chooses by held-out rows; state it with --data")
         train_command.run_tasks(tasks, settings, out, resume=resume)

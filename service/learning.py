@@ -167,7 +167,7 @@ class Learner:
     ) -> "dict[int, _Computed | Exception]":
         """Step together; if that fails, one by one, so that an item's trouble stays its own."""
         items = [
-            Feedback(item.work.hot.slot, item.inputs, item.targets, item.asked, watched=item.watched)
+            Feedback(item.work.hot.slot, item.inputs, item.targets, item.asked, None, item.watched, item.rows.targets)
             for _, item in group
         ]
         try:

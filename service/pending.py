@@ -25,6 +25,8 @@ class Held(NamedTuple):
         probabilities: Of the classes (classification).
         std: Standard deviation, noise included (regression).
         bounds: Low and high, if asked for (regression).
+        classes: Those of the probabilities, where they are the stream's own; ``None`` where they are the model's.
+        unnamed: How probable another label was, where classes are the stream's own.
     """
 
     input: Row
@@ -36,6 +38,8 @@ class Held(NamedTuple):
     probabilities: list[float] | None
     std: Any
     bounds: list[Any] | None
+    classes: list[Any] | None = None
+    unnamed: float | None = None
 
 
 def hold(answer: Answered, inputs: Sequence[Row], interval: float | None) -> list[Held]:
@@ -56,6 +60,8 @@ def hold(answer: Answered, inputs: Sequence[Row], interval: float | None) -> lis
             at(said.probabilities, index),
             at(said.std, index),
             at(said.intervals, index),
+            None if answer.unnamed is None else said.classes,
+            at(answer.unnamed, index),
         )
         for index, (row, asked) in enumerate(zip(inputs, answer.asked.tolist(), strict=True))
     ]
@@ -91,7 +97,7 @@ def same_input(held: Held, row: Row) -> bool:
 def answer_of(stream: str, model: str, classes: list[Any] | None, rows: Sequence[Held]) -> Predicted:
     """The rows as one answer; its revision is that of the latest of them."""
     latest = max(rows, key=lambda row: row.stream_version)
-    known = _prediction(rows, classes)
+    known = _padded(_prediction(rows, classes))
     return Predicted(
         stream,
         model,
@@ -122,19 +128,34 @@ def scored(engine: Engine, outcome: Outcome, rows: Sequence[Held], targets: Floa
     """
     spec = engine.model.spec
     said = _prediction(rows, outcome.prediction.classes)
-    score = score_rows(spec.task, engine.encode_targets(said.predictions), targets).mean()
-    return outcome._replace(prediction=said, loss=float(row_losses(spec, said, targets).mean()), score=float(score))
+    if spec.target.ways:
+        index = {(type(label), label): float(slot) for slot, label in enumerate(said.classes or ())}
+        answered = np.array([index.get((type(label), label), -1.0) for label in said.predictions])[:, None]
+    else:
+        answered = engine.encode_targets(said.predictions)
+    score, loss = score_rows(spec.task, answered, targets).mean(), row_losses(spec, said, targets).mean()
+    return outcome._replace(prediction=_padded(said), loss=float(loss), score=float(score))
+
+
+def _padded(said: Prediction) -> Prediction:
+    """Rows that were answered before the stream had named all its classes get none of the others' probability."""
+    if said.unnamed is None or said.probabilities is None:
+        return said
+    width = len(said.classes or ())
+    return said._replace(probabilities=[[*row, *[0.0] * (width - len(row))] for row in said.probabilities])
 
 
 def _prediction(rows: Sequence[Held], classes: list[Any] | None) -> Prediction:
     def column(values: list[Any]) -> list[Any] | None:
         return None if values[0] is None else values
 
+    own = [row.classes for row in rows if row.classes is not None]
     return Prediction(
         [row.prediction for row in rows],
         column([row.probabilities for row in rows]),
-        classes,
+        max(own, key=len) if own else classes,
         column([row.std for row in rows]),
         column([row.bounds for row in rows]),
         asked_of(rows),
+        column([row.unnamed for row in rows]),
     )

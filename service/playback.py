@@ -6,13 +6,25 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import httpx
 import numpy as np
 
-from models import Alarm, Mask, Run, Scores, Table, events, score_rows, summarise, summarise_streams
+from models import (
+    Alarm,
+    FloatArray,
+    Mask,
+    Run,
+    Scores,
+    Table,
+    events,
+    label_slots,
+    score_rows,
+    summarise,
+    summarise_streams,
+)
 
 IN_FLIGHT_MAX = 32
 """Requests at a time, at most one a stream."""
@@ -34,7 +46,7 @@ class Served(NamedTuple):
         name: Its name there.
         task: ``regression`` or ``classification``.
         kinds: Kind of each feature by name, in order.
-        classes: Class labels in the order of probabilities (classification).
+        classes: Class labels in the order of probabilities (classification); empty where each stream names its own.
         columns: What else the server says about the data (``target``, ``stream_column``, ``time_column``).
     """
 
@@ -154,10 +166,9 @@ class _Player:
     ) -> None:
         self.url, self.model, self.table, self.rate, self.progress = url, model, table, rate, progress
         self.values, self.targets = table.values(), table.targets()
-        index = {label: position for position, label in enumerate(model.classes)}
-        regression = table.task == "regression"
-        self.code: Callable[[Any], float] = float if regression else lambda label: float(index[label])
-        self.truth = np.array([self.code(target) for target in self.targets])
+        self.open = table.task == "classification" and not model.classes
+        self.one_loss = self.open or table.task == "regression"  # of a late batch; else it follows from each answer
+        self.truth = label_slots(table).astype(np.float64) if self.open else self._codes(self.targets, model.classes)
         self.predicted, self.loss, self.initial_score, self.initial_loss = np.full((4, table.rows), math.nan)
         self.batch = 1
         self.alarms: list[Alarm] = []
@@ -202,7 +213,7 @@ class _Player:
                 body = {"labels": [{"id": name, "target": target} for name, target in pairs]}
                 sent = await self._send(client, gate, "POST", f"{path}/labels", body)
                 self._check_taken(sent.json())
-            self._learned(name, event.rows, sent.json(), spread=event.predict or self.table.task == "regression")
+            self._learned(name, event.rows, sent.json(), spread=event.predict or self.one_loss)
 
     def _learned(self, name: str, rows: IntArray, learned: Mapping[str, Any], *, spread: bool) -> None:
         """Note what a batch showed; ``spread``: its mean loss stands for that of each of its rows."""
@@ -214,6 +225,13 @@ class _Player:
         self.learned_rows += len(rows)
         if self.progress is not None:
             self.progress(self.learned_rows)
+
+    def _codes(self, labels: Sequence[Any], classes: Sequence[Any]) -> FloatArray:
+        """Numbers as they are, classes by their place; -1 for none."""
+        if self.table.task == "regression":
+            return np.array(labels, dtype=np.float64)
+        index = {(type(label), label): float(place) for place, label in enumerate(classes)}
+        return np.array([index.get((type(label), label), -1.0) for label in labels])
 
     def _inputs(self, rows: IntArray) -> list[Any]:
         return [self.values[row] for row in rows]
@@ -248,8 +266,8 @@ class _Player:
         return reply
 
     def _take(self, rows: IntArray, reply: Mapping[str, Any]) -> None:
-        self.predicted[rows] = [self.code(value) for value in reply["predictions"]]
-        if reply.get("probabilities"):
+        self.predicted[rows] = self._codes(reply["predictions"], reply.get("classes", ()))
+        if reply.get("probabilities") and not self.open:
             chosen = np.array(reply["probabilities"])[np.arange(len(rows)), self.truth[rows].astype(np.int64)]
             self.loss[rows] = -np.log(np.clip(chosen, 1e-12, 1.0))
 

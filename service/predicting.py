@@ -25,10 +25,11 @@ class Question:
 
 
 class Answered(NamedTuple):
-    """What is answered, and what its labels have to bring along if they come late (``Prediction.asked``)."""
+    """What is answered, and what its labels need if they come late: ``asked`` and ``unnamed`` of the ``Prediction``."""
 
     predicted: Predicted
     asked: FloatArray
+    unnamed: list[float] | None
 
 
 Answer = Answered | Refusal
@@ -107,6 +108,7 @@ def _slice(prediction: Prediction, start: int, stop: int) -> Prediction:
         std=part(prediction.std),
         intervals=part(prediction.intervals),
         asked=prediction.asked[start:stop],
+        unnamed=part(prediction.unnamed),
     )
 
 
@@ -124,4 +126,4 @@ def _answered(
         std=prediction.std,
         intervals=prediction.intervals,
     )
-    return Answered(predicted, prediction.asked)
+    return Answered(predicted, prediction.asked, prediction.unnamed)

@@ -97,19 +97,19 @@ def prepare(work: Work, given: Rows | Labels, learned: set[str], pending: Mappin
     if isinstance(given, Labels):
         return _late(work, given, learned, pending)
     engine = work.hot.lease.engine
-    inputs, targets = engine.encode_inputs(given.inputs), engine.encode_targets(given.targets)
+    inputs = engine.encode_inputs(given.inputs)
     kept = _new(given.ids or [None] * len(given.targets), learned)
+    targets = engine.encode_targets(given.targets, work.hot.slot, kept)
     rows = given.take(kept)
     found = _kept_before(rows, pending)
     asked = _asked(engine, work.hot.slot, inputs[kept], found) if any(row.asked for row in found.values()) else None
     watched = np.isin(np.arange(len(kept)), list(found)) if found else None
-    return Prepared(work, rows, kept, None, inputs[kept], targets[kept], asked, None, watched)
+    return Prepared(work, rows, kept, None, inputs[kept], targets, asked, None, watched)
 
 
 def _late(work: Work, given: Labels, learned: set[str], pending: Mapping[str, Held]) -> Prepared:
     """Labels with the rows that were predicted under their ids."""
     engine = work.hot.lease.engine
-    targets = engine.encode_targets(given.targets)
     missing = [(index, name) for index, name in enumerate(given.ids) if name not in pending and name not in learned]
     if given.strict and missing:
         reason = "waits for no label (never predicted with this id, or too long ago): send its inputs"
@@ -117,6 +117,7 @@ def _late(work: Work, given: Labels, learned: set[str], pending: Mapping[str, He
         raise InvalidError(f"{len(missing)} of the ids wait for no label, the first is {missing[0][1]}.", places)
     absent = {index for index, _ in missing}
     kept = [index for index in _new(given.ids, learned) if index not in absent]
+    targets = engine.encode_targets(given.targets, work.hot.slot, kept)
     held = [pending[str(given.ids[index])] for index in kept]
     labels = Rows([row.input for row in held], [given.targets[index] for index in kept])
     times = given.times
@@ -126,7 +127,7 @@ def _late(work: Work, given: Labels, learned: set[str], pending: Mapping[str, He
     )
     unknown = None if given.strict else [str(name) for _, name in missing]
     inputs, watched = engine.encode_inputs(rows.inputs), np.ones(len(kept), dtype=np.bool_)
-    return Prepared(work, rows, kept, unknown, inputs, targets[kept], asked_of(held), held, watched)
+    return Prepared(work, rows, kept, unknown, inputs, targets, asked_of(held), held, watched)
 
 
 def _new(ids: Sequence[str | None], learned: set[str]) -> list[int]:

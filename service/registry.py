@@ -88,6 +88,7 @@ class Registry:
             detector={"name": spec.detector.name, "settings": dict(spec.detector.settings)},
             scores=dict(spec.provenance.get("scores", {})),
             target=spec.target.name,
+            ways=spec.target.ways or None,
             lagged_targets=bool(spec.lags.offsets or spec.lags.rates),
             stream_column=spec.provenance.get("stream_column"),
             time_column=spec.provenance.get("time_column"),

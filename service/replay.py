@@ -111,13 +111,14 @@ def adapt_again(engine: Engine, loaded: Loaded, retained: Sequence[Entry]) -> in
     """A slot with a stream's state under an engine of another configuration.
 
     The state is taken over as it is where both configurations keep the same things; otherwise the stream starts at
-    the meta-initialization and learns the retained rows again, with the alarms that its log tells.
+    the meta-initialization and learns the retained rows again, with the alarms that its log tells. What it has named
+    itself it keeps.
     """
     try:
         slot = _start(engine, loaded)
         entries: Sequence[Entry] = loaded.entries
     except SnapshotError:
-        slot, entries = engine.create(), retained
+        slot, entries = engine.create(loaded.snapshot.data if loaded.snapshot else None), retained
     replay(engine, [(slot, entries, loaded.watch)])
     return slot
 
@@ -166,5 +167,5 @@ def replay(engine: Engine, streams: Sequence[tuple[int, Sequence[Entry], InputWa
 
 def _feedback(engine: Engine, slot: int, entry: Entry) -> Feedback:
     rows, asked, decision, watched = decode_feedback(entry.payload)
-    inputs, targets = engine.encode_inputs(rows.inputs), engine.encode_targets(rows.targets)
-    return Feedback(slot, inputs, targets, asked, decision, watched)
+    inputs, targets = engine.encode_inputs(rows.inputs), engine.encode_targets(rows.targets, slot)
+    return Feedback(slot, inputs, targets, asked, decision, watched, rows.targets)

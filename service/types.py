@@ -34,7 +34,8 @@ class ModelInfo:
         active_version: The version that new streams are bound to.
         task: ``regression`` or ``classification``.
         features: Inputs in the order of a row.
-        classes: Class labels in the order of ``probabilities``; ``None`` for regression.
+        classes: Class labels in the order of ``probabilities``; ``None`` for regression; empty where they are open.
+        ways: Where each stream names its classes itself, how many at most; ``None`` where it does not.
         experts: ``{"name", "learner", "hyper_parameters"}`` for each.
         detector: ``{"name", "settings"}``.
         scores: Meta-validation scores from the bundle's provenance.
@@ -55,6 +56,7 @@ class ModelInfo:
     scores: dict[str, Any]
     target: str
     lagged_targets: bool
+    ways: int | None = None
     stream_column: str | None = None
     time_column: str | None = None
 
@@ -136,7 +138,8 @@ class Predicted:
     """Answer to a predict; lists have one item a row.
 
     ``probabilities`` and ``classes`` belong to classification, ``std`` (and ``intervals`` if asked) to regression. The
-    frozen start answers with ``stream`` ``None`` and ``stream_version`` 0.
+    frozen start answers with ``stream`` ``None`` and ``stream_version`` 0. Where classes are open, ``classes`` are
+    those that the stream has named; before it has named any, and for the frozen start, predictions are null.
     """
 
     stream: str | None

@@ -33,7 +33,7 @@ def test_every_example_is_on_the_page() -> None:
 
 
 def test_few_shot_learns_a_person_s_gestures(run: Any, tmp_path: Path) -> None:
-    """The frozen start is at chance, one in five; adapted streams are far above it, within twenty rows already."""
+    """Classes that no other stream has are far above the frozen start's chance, within twenty rows already."""
     found = run("few_shot", tmp_path, people=30, rows=50, budget=0.05)
     assert found["frozen"] < 0.35
     assert found["adapted"] > found["frozen"] + 0.25

@@ -15,6 +15,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # Bottom first. A module imports from its own layer and the layers above this line only. `x` is that module,
     # `x.*` everything below a package; the more exact entry counts.
     ("models.types", "models.errors"),
+    ("models.vocabulary", "models.unnamed", "models.ragged"),
     ("models.networks", "models.losses", "models.params", "models.features", "models.targets", "models.trees"),
     ("models.start", "models.kalman"),
     ("models.memory", "models.boosting"),

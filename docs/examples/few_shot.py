@@ -1,11 +1,11 @@
 """Few-shot classification: a new person's gestures from a handful of each.
 
-People wear a wrist sensor and each invents five gestures of their own. What *gesture 3* means differs from person to
-person; what does not differ is what gestures look like to the sensor. That is the case for a meta-learned start: it
-cannot know the answer, but it knows how to learn it from a few rows.
+People wear a wrist sensor, and each invents five gestures and names for them. No name means the same for two people;
+what is the same is what gestures look like to the sensor. That is the case for a meta-learned start: it cannot know the
+answer, but it knows how to learn it from a few rows.
 
-Each person is a stream, the five classes are slots that mean something else in every stream, and the frozen start
-cannot do better than chance. Use it for: gestures, voice commands, defects on a new production line, a user's own tags.
+Each person is a stream that names its own classes as their labels come (`--classes open`), so that the frozen start has
+nothing to say. Use it for: gestures, voice commands, defects on a new production line, a user's own tags.
 
     .venv/bin/python docs/examples/few_shot.py
 """
@@ -18,7 +18,9 @@ import numpy as np
 
 from common import acclimate, write_csv
 
-GESTURES, SENSORS = 5, 16
+SENSORS = 16
+PARTS = ("wave", "circle", "tap", "shake", "twist")
+GESTURES = len(PARTS)
 
 
 def gestures(people: int, rows: int, rng: np.random.Generator) -> list[list[object]]:
@@ -30,7 +32,7 @@ def gestures(people: int, rows: int, rng: np.random.Generator) -> list[list[obje
         person, gesture = t % people, int(rng.integers(GESTURES))
         movement = meaning[person, gesture] + 0.25 * rng.normal(size=4)
         shown = np.tanh(movement @ seen_by) + 0.1 * rng.normal(size=SENSORS)
-        made.append([t, f"person-{person}", *shown.round(4), f"gesture-{gesture}"])
+        made.append([t, f"person-{person}", *shown.round(4), f"{PARTS[gesture]} of person {person}"])
     return made
 
 
@@ -44,7 +46,7 @@ def main(folder: Path, people: int = 120, rows: int = 100, budget: float = 2.0) 
     # No lagged targets: which gesture came last says nothing about the next one.
     acclimate(
         *("train", "--data", known_file, "--target", "gesture", "--stream-column", "person", "--time-column", "t"),
-        *("--lag-target", 0, "--algorithm", "bayes_head", "--budget", budget),
+        *("--classes", "open", "--lag-target", 0, "--algorithm", "bayes_head", "--budget", budget),
         *("--out", folder / "gestures.safetensors"),
     )
     acclimate("evaluate", folder / "gestures.safetensors", "--data", new_file, "--json", folder / "scores.json")

@@ -23,7 +23,10 @@ class Model:
     def of(cls, described: dict[str, Any]) -> "Model":
         """A model as the server describes it."""
         return cls(
-            described["name"], described["task"], tuple(described["features"]), tuple(described["classes"] or ())
+            described["name"],
+            described["task"],
+            tuple(described["features"]),
+            tuple(described["classes"] or range(described["ways"] or 0)),
         )
 
 

@@ -21,7 +21,8 @@ from models.features import (
     standardise,
     start_columns,
 )
-from models.targets import encode_targets, to_scale, yeo_johnson
+from models.targets import to_scale, yeo_johnson
+from models.tasks.labels import shuffle_slots, table_targets
 from models.tasks.lags import Known, cold_lags, label_vectors, lag_values
 from models.tasks.table import IntArray, Table
 from models.types import Batch, Episode, Feature, FloatArray, ModelSpec, Target
@@ -49,6 +50,7 @@ class Prepared(NamedTuple):
         streams: Indices of each stream's rows, in time order.
         known: What the lag columns are made of: L of them after the features, and one that says that none is known.
         start_columns: K, the number of columns at the end of ``x`` that are a frozen start's answer.
+        ways: Where each stream names its classes itself, how many at most; else 0.
     """
 
     x: Tensor
@@ -56,6 +58,7 @@ class Prepared(NamedTuple):
     streams: list[IntArray]
     known: Known
     start_columns: int = 0
+    ways: int = 0
 
 
 def fit_features(table: Table) -> tuple[Feature, ...]:
@@ -85,10 +88,10 @@ def _straightened(feature: Feature, values: FloatArray) -> Feature:
     return replace(feature, power=power, power_mean=float(moved.mean()), power_std=float(moved.std()) or 1.0)
 
 
-def fit_target(table: Table, power: float) -> Target:
-    """Classes, or the scale of a numeric target after a Yeo-Johnson transform."""
+def fit_target(table: Table, power: float, ways: int = 0) -> Target:
+    """Classes, or how many each stream names itself, or the scale of a numeric target after a Yeo-Johnson transform."""
     if table.task == "classification":
-        return Target(table.target_name, classes=table.classes)
+        return Target(table.target_name, ways=ways) if ways else Target(table.target_name, classes=table.classes)
     labels = np.asarray(table.target, dtype=np.float64)
     moved = yeo_johnson(labels, power)
     std = float(moved.std())
@@ -149,7 +152,7 @@ def own_delay(table: Table, delay: int) -> int:
 
 def prepare(spec: ModelSpec, table: Table, delay: int, answers: Tensor | None = None) -> Prepared:
     """All rows of a table as the network will see them; ``answers`` (rows, K) are the frozen start's."""
-    encoded = encode_targets(spec, table.targets())
+    encoded = table_targets(spec, table)
     y = to_scale(spec.target, encoded) if spec.task == "regression" else encoded
     z = standardise(Scales.of(spec.features), encode_rows(spec.features, table.values()))
     labels = label_vectors(spec, y)
@@ -165,6 +168,7 @@ def prepare(spec: ModelSpec, table: Table, delay: int, answers: Tensor | None = 
         [np.flatnonzero(table.streams == code) for code in range(len(table.stream_names))],
         Known(spec.lags, torch.from_numpy(labels).to(torch.float32), own_delay(table, delay)),
         start_columns(spec),
+        spec.target.ways,
     )
 
 
@@ -204,14 +208,18 @@ class Stretches(NamedTuple):
         noise[..., own:] = 0.0
         x = x + noise
         known = self.data.known
-        if known.lags.offsets or known.lags.rates:
-            first = own - 1 - known.labels.shape[1] * (len(known.lags.offsets) + len(known.lags.rates))
+        count = known.labels.shape[1] * (len(known.lags.offsets) + len(known.lags.rates))
+        first = own - 1 - count
+        if count:
             drawn = torch.rand(tasks, generator=generator)
             cold, blind = drawn < COLD_SHARE, drawn > 1 - LAG_DROPOUT
             x[cold, :, first:own] = cold_lags(known, known.labels[index[cold.numpy()]])
             x[blind, :, first : own - 1] = 0.0
             x[blind, :, own - 1] = 1.0
-        return _episode(x, self.data.y[index], 0 if self.sequential else rows // 2)
+        y = self.data.y[index]
+        if self.data.ways:
+            x, y = shuffle_slots(x, y, slice(first, first + count), self.data.ways, generator)
+        return _episode(x, y, 0 if self.sequential else rows // 2)
 
 
 def held_out(data: Prepared, streams: Sequence[IntArray], *, sequential: bool, rows: int) -> list[Episode]:

@@ -44,7 +44,8 @@ def _facts(model: Model) -> dict[str, Any]:
     spec = model.spec
     target = spec.target
     if spec.task == "classification":
-        about_target = f"{target.name}, classes {', '.join(map(str, target.classes))}"
+        classes = ", ".join(map(str, target.classes)) or f"open, at most {target.ways} that each stream names itself"
+        about_target = f"{target.name}, classes {classes}"
     else:
         about_target = f"{target.name}, power {target.power:g}, {len(target.mean)} output(s)"
         if target.low and target.high:

@@ -40,7 +40,7 @@ def first_request(url: str, models: list[ModelInfo]) -> list[str]:
         return ["no model is served: start again with --model NAME=FILE"]
     info = models[0]
     row = [feature.categories[0] if feature.categories else 0.5 for feature in info.features]
-    target = info.classes[0] if info.classes else 1.0
+    target = info.classes[0] if info.classes else "a" if info.ways else 1.0
     lines = [
         f"models: {', '.join(f'{each.name} (version {each.active_version})' for each in models)}",
         f"interactive documentation: {url}/docs",

@@ -26,7 +26,7 @@ from service.commands.console import CommandError, number, out, progress_bar
 from service.commands.data import select
 
 Follow = Callable[[TrainProgress], None]
-STATED = ("task", "lag_target", "delay", "algorithm", "seed", "search")
+STATED = ("task", "lag_target", "delay", "algorithm", "seed", "search", "classes", "ways")
 """Settings that a resumed training must have in common with the interrupted one; the budget may change."""
 
 
@@ -61,7 +61,7 @@ def run_table(
         stream_column=stream_column,
         time_column=time_column,
         features=features,
-        task=settings.task,
+        task=settings.task or ("classification" if settings.classes == "open" else None),
     )
     table = selected(table, rows, streams)
     key = fingerprint(_stated(settings), table)

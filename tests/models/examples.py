@@ -10,21 +10,29 @@ from models.plan import Plan
 from models.tasks import Table, read_table
 from models.types import Expert, Feature, Lags, ModelSpec, Target
 
+HEAD = Expert("head", "bayes_head", {"hidden": [8, 4], "tau_rows": [50.0, 400.0]})
 
-def small_model(task: str = "regression", lags: Lags | None = None, name: str = "small") -> Model:
-    """An untrained model of the features ``a`` and ``b``, a linear head on a random body, fixed by its seed."""
+
+def small_model(
+    task: str = "regression", lags: Lags | None = None, name: str = "small", ways: int = 0, expert: Expert = HEAD
+) -> Model:
+    """An untrained model of the features ``a`` and ``b``, a linear head on a random body, fixed by its seed.
+
+    With ``ways`` its classes are open.
+    """
+    classes = Target("y", ways=ways) if ways else Target("y", classes=("no", "yes"))
     spec = ModelSpec(
         name=name,
         task="classification" if task == "classification" else "regression",
         features=(Feature("a"), Feature("b")),
-        target=Target("y", classes=("no", "yes")) if task == "classification" else Target("y"),
-        experts=(Expert("head", "bayes_head", {"hidden": [8, 4], "tau_rows": [50.0, 400.0]}),),
+        target=classes if task == "classification" else Target("y"),
+        experts=(expert,),
         lags=lags or Lags(),
         provenance={"stream_column": "shop", "time_column": "t"},
     )
-    learner = Plan.of(spec).learners["head"]
+    learner = Plan.of(spec).learners[expert.name]
     meta = learner.meta_init(torch.Generator().manual_seed(0))
-    return Model(spec, {f"head.{key}": value for key, value in meta.items()})
+    return Model(spec, {f"{expert.name}.{key}": value for key, value in meta.items()})
 
 
 def small_engine(task: str = "regression", lags: Lags | None = None) -> Engine:

@@ -28,7 +28,10 @@ class InMemory(httpx.ASGITransport):
 
     def __init__(self, store: MemoryStore | None = None, clock: Callable[[], float] = lambda: NOW) -> None:
         settings = Settings(data_dir=Path("unused"))
-        models = small_models() | {"lagged": small_model(lags=Lags((1, 2), (0.1,)), name="lagged")}
+        models = small_models() | {
+            "lagged": small_model(lags=Lags((1, 2), (0.1,)), name="lagged"),
+            "open": small_model("classification", name="open", ways=2),
+        }
         app = create_app(settings, streams=Streams(settings, store or MemoryStore(), models, clock))
         super().__init__(app)
         self._lifespan = app.router.lifespan_context(app)
@@ -49,7 +52,7 @@ class InMemory(httpx.ASGITransport):
 
 
 def _served(name: str, task: str = "regression") -> Served:
-    classes = ("no", "yes") if task == "classification" else ()
+    classes = ("no", "yes") if name == "cls" else ()
     return Served(name, task, {"a": "numeric", "b": "numeric"}, classes, {})
 
 
@@ -59,14 +62,17 @@ def _table(folder: Path, task: str = "regression", rows: int = 60) -> Table:
 
 @pytest.mark.parametrize("delay", [0, 7])
 @pytest.mark.parametrize("batch", [1, 4])
-@pytest.mark.parametrize(("name", "task"), [("reg", "regression"), ("lagged", "regression"), ("cls", "classification")])
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [("reg", "regression"), ("lagged", "regression"), ("cls", "classification"), ("open", "classification")],
+)
 def test_playback_scores_what_the_offline_run_scores(
     tmp_path: Path, name: str, task: str, batch: int, delay: int
 ) -> None:
-    """Row for row, with late labels and lagged targets too; and so does the frozen start, batch for batch."""
+    """Row for row, with late labels, lagged targets, open classes; and so does the frozen start, batch for batch."""
     lags = Lags((1, 2), (0.1,)) if name == "lagged" else None
     table = _table(tmp_path, task)
-    offline = evaluate(small_model(task, lags), table, batch=batch, delay=delay).report
+    offline = evaluate(small_model(task, lags, ways=2 * (name == "open")), table, batch=batch, delay=delay).report
     played = play(URL, _served(name, task), table, batch=batch, delay=delay, transport=InMemory())
     np.testing.assert_allclose(played.runs[1].score, offline.adapted.score, rtol=1e-4, atol=1e-5)
     for ours, theirs in zip(played.scores, offline.scores(), strict=True):
