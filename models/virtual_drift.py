@@ -6,14 +6,15 @@ itself has shown: with tracked mean μ, variance s² and lag-one correlation φ,
     u_t = clip(((x_t − μ) − φ (x_{t−1} − μ)) / (s √(1 − φ²)), ±3),    v_t = (u_t − E u) / (√Var u · √ω)
 
 where ω ≥ 1 is how much more averages of 32 such values vary than independent ones would. A two-sided CUSUM sums v_t:
-S ← max(0, S + v_t − k), the same of −v_t, with slack k = 0.2 + 1/√rows, as the mean is known to 1/√rows. It alarms at
+S ← max(0, S + v_t − k), the same of −v_t, with slack k = 0.2 + 1/√rows, as the level is known to 1/√rows. It alarms at
 
     h = log(1 + 2k₀² · 2D · 1000/rate)/θ − 1.166,    θ/2 + g θ²/6 = k₀ = 0.2
 
 with g the skewness of v where it helps the side (Siegmund's approximation, θ the non-zero root of the cumulant function
 to third order), so that all 2D sides together alarm ``ALARMS_PER_1000`` times in 1,000 rows where nothing changes.
-After an alarm the stream's statistics begin anew; it is warned until they are known again. A feature that alarms is
-taken to move by nature until the contrary shows: its ω doubles.
+After an alarm the feature's level is learned anew, from the shift that was found; its other statistics go on. A feature
+that alarms again and again is taken to move by nature: its ω doubles, and at each further alarm within some thousand
+rows grows by up to eighteen, until the contrary shows.
 
 Pure functions over float64 arrays with a leading stream axis. Within a batch the tracked statistics stand still, for
 at most ``CHUNK_ROWS`` rows.
@@ -36,7 +37,7 @@ from models.types import Feature, FloatArray
 ALARMS_PER_1000 = 0.1
 """False alarms per 1,000 rows of a stream, all its features together."""
 BASELINE_ROWS = 200
-"""Rows from which a feature's statistics are known well enough to judge; also how long a warning lasts."""
+"""Rows from which a feature's level is known well enough to judge; also how long a warning lasts."""
 MEMORY_ROWS = 1_000.0
 """The statistics are those of about so many rows."""
 FEATURES_MAX = 256
@@ -48,13 +49,14 @@ _WHITEN_ROWS = 32  # from here on a feature's variance and correlation are trust
 _SPREAD_ROWS = 64  # from here on the mean and variance of what is whitened are trusted
 _CUT_STD = 4.0
 _CLIP = 3.0
-_CORRELATION_MAX = 0.98
+_CORRELATION_MAX = 0.995
 _VARIANCE_FLOOR = 1e-3
 _SPREAD_FLOOR = 1e-2
 _PACE = 1 / 32  # of the average whose variance tells how much the inputs wander
 _WANDER_ROWS = 4_000.0
 _WANDER_CAP = 9.0
-_WANDER_MAX = 400.0
+_WANDER_MAX = 400.0  # beyond, the clip alone keeps the sum at zero
+_AGAIN = 8.0  # how much stronger than the first a further alarm of a feature counts
 _SUSPECT, _LEARN_SUSPECT = 0.4, 0.1  # above this share of the threshold the statistics learn at a tenth of their rate
 _OVERSHOOT = 1.166
 _SKEWNESS_FLOOR = 0.03
@@ -63,7 +65,8 @@ _SKEWNESS_FLOOR = 0.03
 class _Track(NamedTuple):
     """What is kept of each feature, (S, D) each; stacked on the second axis it is a stream's state."""
 
-    rows: FloatArray  # seen since the statistics began
+    rows: FloatArray  # seen
+    level_rows: FloatArray  # seen since the level was learned anew
     mean: FloatArray
     var: FloatArray
     lag: FloatArray  # covariance of a row with the one before
@@ -77,6 +80,10 @@ class _Track(NamedTuple):
     down: FloatArray
     up_rows: FloatArray  # rows since it was zero
     down_rows: FloatArray
+    alarms: FloatArray  # alarms so far, fading as ω does
+
+
+_ANEW = ("level_rows", "slow", "up", "down", "up_rows", "down_rows")
 
 
 class Moved(NamedTuple):
@@ -104,7 +111,7 @@ def watched_columns(features: Sequence[Feature]) -> list[int]:
 
 
 def init_watch(streams: int, features: int) -> FloatArray:
-    """(S, 14, D): nothing is known yet."""
+    """(S, 16, D): nothing is known yet."""
     track = np.zeros((streams, len(_Track._fields), features))
     track[:, _Track._fields.index("wander")] = 1.0
     return track
@@ -114,12 +121,12 @@ def watch(state: FloatArray, x: FloatArray, mask: npt.NDArray[np.bool_]) -> tupl
     """Move the statistics by a batch, and look for a shift.
 
     Args:
-        state: (S, 14, D) as ``init_watch`` makes it.
+        state: (S, 16, D) as ``init_watch`` makes it.
         x: (S, B, D) numeric inputs in units of the training rows' standard deviation; NaN is missing.
         mask: (S, B), false where a row is padding, at the end.
 
     Returns:
-        The new state, and what was found. Statistics of streams with an alarm begin anew.
+        The new state, and what was found.
     """
     streams, features = state.shape[0], state.shape[2]
     found = _nothing(streams)
@@ -128,7 +135,7 @@ def watch(state: FloatArray, x: FloatArray, mask: npt.NDArray[np.bool_]) -> tupl
     for start in range(0, mask.shape[1], CHUNK_ROWS):
         rows = slice(start, start + CHUNK_ROWS)
         state, one = _chunk(state, x[:, rows], mask[:, rows])
-        if one.alarm.any():  # the first of several stands: the statistics are anew since then
+        if one.alarm.any():  # the first of several stands
             found = Moved(*(np.where(found.alarm, old, new) for old, new in zip(found, one, strict=True)))
     return state, found
 
@@ -145,7 +152,8 @@ def _chunk(state: FloatArray, x: FloatArray, mask: npt.NDArray[np.bool_]) -> tup
     var = np.maximum(now.var, _VARIANCE_FLOOR)
     std = np.sqrt(var)
     bound = np.where(now.rows >= _WHITEN_ROWS, _CUT_STD * std, np.inf)[:, None]
-    away = np.where(there, x - now.mean[:, None], 0.0).clip(-bound, bound)
+    off = np.where(there, x - now.mean[:, None], 0.0)
+    away = off.clip(-bound, bound)
     phi = now.lag / var
     phi = (phi + (1 + 3 * phi) / np.maximum(now.rows, _WHITEN_ROWS)).clip(-_CORRELATION_MAX, _CORRELATION_MAX)
     last = np.where(now.rows > 0, now.last, away[:, 0])
@@ -156,20 +164,21 @@ def _chunk(state: FloatArray, x: FloatArray, mask: npt.NDArray[np.bool_]) -> tup
     v = np.where(there, (u - now.centre[:, None]) / spread[:, None], 0.0)
 
     wander = np.sqrt(np.maximum(now.wander, 1.0))
-    slack = _SLACK + 1 / np.sqrt(np.maximum(now.rows, 1.0))
-    judged = there & (now.rows >= BASELINE_ROWS)[:, None]
+    slack = _SLACK + 1 / np.sqrt(np.maximum(now.level_rows, 1.0))
+    judged = there & (now.level_rows >= BASELINE_ROWS)[:, None]
     sides = []
     for sign, level, since in ((1.0, now.up, now.up_rows), (-1.0, now.down, now.down_rows)):
         threshold = _threshold(sign * now.skewness)
         steps = np.where(judged, sign * v / wander[:, None] - slack[:, None], 0.0)
         sides.append((*_cusum(level, since, steps, judged), threshold))
     suspect = np.maximum(now.up / sides[0][2], now.down / sides[1][2]) > _SUSPECT
-    moved = _learn(now, (away, before, u, v), there, mask.sum(1), np.where(suspect, _LEARN_SUSPECT, 1.0))
+    level = np.where((now.level_rows < _WHITEN_ROWS)[:, None], off, away).sum(1)
+    moved = _learn(now, (away, before, u, v), level, there, mask.sum(1), np.where(suspect, _LEARN_SUSPECT, 1.0))
     moved = moved._replace(
         up=sides[0][0][:, -1], down=sides[1][0][:, -1], up_rows=sides[0][1][:, -1], down_rows=sides[1][1][:, -1]
     )
     units = wander * spread * np.sqrt((1 + phi) / (1 - phi))
-    return _judged(np.stack(moved, axis=1), sides, slack, units)
+    return _judged(moved, sides, slack, units, std)
 
 
 def _threshold(skewness: FloatArray) -> FloatArray:
@@ -194,11 +203,21 @@ def _cusum(
 def _learn(
     now: _Track,
     values: tuple[FloatArray, FloatArray, FloatArray, FloatArray],
+    level: FloatArray,
     there: npt.NDArray[np.bool_],
     rows: npt.NDArray[np.int64],
     rate: FloatArray,
 ) -> _Track:
-    """Statistics after the rows, of which ``values`` has x − μ, that of the row before, u and v: (S, B, D) each."""
+    """Statistics after the rows.
+
+    Args:
+        now: Those before.
+        values: (S, B, D) each: x − μ, that of the row before, u and v.
+        level: (S, D) sum of what the level learns from.
+        there: (S, B, D).
+        rows: (S,) rows that are no padding.
+        rate: (S, D) share of the usual rate.
+    """
     away, before, u, v = values
     count = there.sum(1)  # (S, D)
     safe = np.maximum(count, 1)
@@ -223,45 +242,66 @@ def _learn(
     places = np.arange(1, v.shape[1] + 1)
     fade = ((1 - _PACE) ** places)[None, :, None]
     slow = fade * (now.slow[:, None] + _PACE * (v / fade).cumsum(axis=1))
+    move = rate * level / np.minimum(now.level_rows + safe, MEMORY_ROWS)
     pace = rate * np.where(now.rows >= _SPREAD_ROWS, count, 0) / _WANDER_ROWS
     squares = np.where(there, np.minimum(slow**2 * (2 - _PACE) / _PACE, _WANDER_CAP), 0.0).sum(1) / safe
     return now._replace(
         rows=now.rows + count,
-        mean=now.mean + share * step,
+        level_rows=now.level_rows + count,
+        mean=now.mean + move,
         var=var,
         lag=lag,
-        last=np.where(some, away[newest], now.last) - share * step,
+        last=np.where(some, away[newest], now.last) - move,
         centre=now.centre + known * off,
         spread=(1 - known) * (now.spread + known * off**2) + known * within,
         skewness=(1 - third) * now.skewness + third * (v**3).sum(1) / safe,
         slow=np.where(some & (now.rows >= _SPREAD_ROWS), slow[newest], now.slow),
         wander=now.wander + pace * (squares - now.wander),
+        alarms=now.alarms * (1 - count / _WANDER_ROWS),
     )
 
 
 def _judged(
-    state: FloatArray, sides: list[tuple[FloatArray, FloatArray, FloatArray]], slack: FloatArray, units: FloatArray
+    moved: _Track,
+    sides: list[tuple[FloatArray, FloatArray, FloatArray]],
+    slack: FloatArray,
+    units: FloatArray,
+    std: FloatArray,
 ) -> tuple[FloatArray, Moved]:
-    """Look for alarms; ``sides`` has levels and their ages after each row, and thresholds, up then down."""
+    """Look for alarms, and let the levels that have moved begin anew where they are found.
+
+    Args:
+        moved: The statistics after the rows.
+        sides: Up and down: CUSUM and its age after each row, (S, B, D), and the threshold (S, D).
+        slack: (S, D).
+        units: (S, D) standard deviations of the feature in one of v.
+        std: (S, D) that standard deviation.
+    """
     tops = [levels.max(axis=1) for levels, _, _ in sides]
     over = (tops[0] > sides[0][2]) | (tops[1] > sides[1][2])  # (S, D)
-    alarm = over.any(axis=1)
-    if not alarm.any():
-        return state, _nothing(len(alarm))
-    ratios = np.stack([top / side[2] for top, side in zip(tops, sides, strict=True)])  # (2, S, D)
-    streams = np.arange(len(alarm))
-    feature = ratios.max(axis=0).argmax(axis=1)
-    side = ratios.argmax(axis=0)[streams, feature]
-    shift, statistic, threshold = np.zeros(len(alarm)), np.zeros(len(alarm)), np.zeros(len(alarm))
-    for which, (levels, ages, thresholds) in enumerate(sides):
-        here = side == which
-        level = levels[streams, :, feature]  # (S, B)
-        at = level.argmax(axis=1)
-        statistic = np.where(here, level[streams, at], statistic)
-        threshold = np.where(here, thresholds[streams, feature], threshold)
-        pull = statistic / np.maximum(ages[streams, at, feature], 1.0) + slack[streams, feature]
-        shift = np.where(here, (1 - 2 * which) * pull * units[streams, feature], shift)
-    anew = init_watch(*over.shape)
-    place = _Track._fields.index("wander")
-    anew[:, place] = np.minimum(np.where(over, 2.0, 1.0) * state[:, place], _WANDER_MAX)
-    return np.where(alarm[:, None, None], anew, state), Moved(alarm, feature, shift, statistic, threshold)
+    if not over.any():
+        return np.stack(moved, axis=1), _nothing(len(over))
+    ratios = [top / threshold for top, (_, _, threshold) in zip(tops, sides, strict=True)]
+    down = ratios[1] > ratios[0]
+
+    def chosen(values: list[FloatArray]) -> FloatArray:
+        return np.where(down, values[1], values[0])
+
+    ages = [
+        np.take_along_axis(age, levels.argmax(axis=1)[:, None], axis=1)[:, 0] for levels, age, _ in sides
+    ]  # at the top
+    statistic, threshold = chosen(tops), chosen([side[2] for side in sides])
+    pull = statistic / np.maximum(chosen(ages), 1.0) + slack
+    shift = np.where(down, -1.0, 1.0) * pull * units
+    jump = np.where(over, shift * std, 0.0)
+    growth = np.where(over, 2.0 * (1.0 + _AGAIN * np.minimum(moved.alarms, 1.0)), 1.0)
+    anew = {name: np.where(over, 0.0, getattr(moved, name)) for name in _ANEW}
+    moved = moved._replace(
+        **anew,
+        mean=moved.mean + jump,
+        last=moved.last - jump,
+        wander=np.minimum(growth * moved.wander, _WANDER_MAX),
+        alarms=moved.alarms + over,
+    )
+    at = np.arange(len(over)), np.maximum(*ratios).argmax(axis=1)
+    return np.stack(moved, axis=1), Moved(over.any(axis=1), at[1], shift[at], statistic[at], threshold[at])

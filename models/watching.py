@@ -52,12 +52,12 @@ def watch_inputs(
     track, moved = watch(state["inputs"].double().numpy(force=True), x, there)
     left = (state["inputs_warned"] - torch.from_numpy(there.sum(1)).to(state["inputs_warned"].device)).clamp_min(0)
     new = {"inputs": torch.from_numpy(track).to(state["inputs"]), "inputs_warned": left}
-    if not moved.alarm.any():
+    alarm = moved.alarm & (left == 0).numpy(force=True)  # while a stream is warned, more of the same is no news
+    if not alarm.any():
         return new, [None] * len(there)
-    alarm = torch.from_numpy(moved.alarm).to(left.device)
-    new["inputs_warned"] = torch.where(alarm, BASELINE_ROWS, left)
+    new["inputs_warned"] = torch.where(torch.from_numpy(alarm).to(left.device), BASELINE_ROWS, left)
     names = [spec.features[column].name for column in columns]
-    each = zip(*(column.tolist() for column in moved), strict=True)
+    each = zip(*(column.tolist() for column in moved._replace(alarm=alarm)), strict=True)
     return new, [InputShift(names[which], *found) if alarmed else None for alarmed, which, *found in each]
 
 
