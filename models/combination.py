@@ -187,7 +187,8 @@ def pack(spec: ModelSpec, said: Said) -> Tensor:
     members = said.members.mean.transpose(1, 2).flatten(2)
     if spec.task == "classification":
         return torch.cat([members, said.mixture.mean], dim=-1)
-    parts = [members, said.members.var.transpose(1, 2).flatten(2), *said.mixture, said.served.mean]
+    spread = said.members.var.transpose(1, 2).flatten(2)
+    parts = [members, spread, said.mixture.mean, said.mixture.var, said.served.mean]
     if spec.stacked:
         parts.append(said.errors.flatten(2))
     return torch.cat(parts, dim=-1)

@@ -55,6 +55,21 @@ def student_t_log_density(mean: Tensor, var: Tensor, y: Tensor, *, df: float = T
     return (constant - 0.5 * var.log() - 0.5 * (df + 1) * tail).sum(-1)
 
 
+def student_t_nll(mean: Tensor, var: Tensor, df: Tensor, y: Tensor) -> Tensor:
+    """−log of Student's t with this mean, variance and ``df`` > 2, in nats, summed over independent outputs: (…, B).
+
+    Args:
+        mean: (…, B, O).
+        var: (…, B, O) variances: the squared scale is (df - 2)/df of it.
+        df: (…, B, 1).
+        y: (…, B, O).
+    """
+    squared = (df - 2) * var
+    constant = torch.lgamma(df / 2) - torch.lgamma((df + 1) / 2) + 0.5 * math.log(math.pi)
+    tail = torch.log1p((y - mean).square() / squared)
+    return (constant + 0.5 * squared.log() + 0.5 * (df + 1) * tail).sum(-1)
+
+
 def track_variance(
     variance: Tensor, squared: Tensor, mask: Tensor, *, rate: float = 0.005, bound: float = 9.0
 ) -> Tensor:

@@ -189,10 +189,13 @@ class Predictive(NamedTuple):
     Attributes:
         mean: Regression: (S, M, B, O) means. Classification: (S, M, B, C) log probabilities.
         var: Regression: (S, M, B, O) variances, noise included. Classification: empty tensor.
+        df: (S, M) degrees of freedom where a learner foresees Student's t with this mean and variance; ``None``:
+            normal, and for mixtures of members, which are told by mean and variance alone.
     """
 
     mean: Tensor
     var: Tensor
+    df: Tensor | None = None
 
 
 class Evidence(NamedTuple):

@@ -1,8 +1,9 @@
 """A Bayesian linear head on meta-learned features, forgetting by reversion to its prior."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch
@@ -13,6 +14,7 @@ from models.learners import posteriors
 from models.learners.base import EVERY_TASK
 from models.learners.basis import DRAWN, Basis
 from models.learners.noise import Readout, SoftmaxReadout, TrackedNoise
+from models.learners.unknown_noise import UnknownNoise
 from models.losses import masked_mean
 from models.networks import network_of
 from models.types import Batch, Episode, Evidence, Predictive, TaskKind, Tensors
@@ -22,6 +24,10 @@ CHUNK_ROWS = 64
 
 TAU_ROWS = (100.0, 500.0, 3000.0)
 """Forgetting times of the live members where nothing else is said, in rows."""
+NOISES: Mapping[str, Callable[[int, float], Readout]] = MappingProxyType(
+    {"tracked": TrackedNoise, "unknown": UnknownNoise}
+)
+"""What is known of the noise of numbers, by the name of the option."""
 RIDGE = 1.0
 """Penalty of the regression that a prior without a body starts from."""
 
@@ -52,7 +58,9 @@ class BayesHead:
         challenger_tau_rows: Forgetting time of the challenger, in rows.
         delay_rows: In meta-training, how many rows of the stream come before a label is known.
         keeps: Positions of live members that an alarm leaves as they are.
-        noise_rate: Rate, per row, at which a stream's noise level is tracked (regression).
+        noise: How a stream's noise level is known (regression): ``tracked``, a running mean of squared residuals, or
+            ``unknown``, a posterior, with Student's tails in what is foreseen until rows have told the level.
+        noise_rate: Rate, per row, at which a stream's noise level is followed, or what is known of it fades.
         network: ``mlp``, or ``conv`` or ``conv_instance`` where the inputs are the pixels of a square image and
             ``hidden`` the blocks' filters.
 
@@ -77,8 +85,13 @@ class BayesHead:
     challenger_tau_rows: float = 500.0
     delay_rows: int = 0
     keeps: Sequence[int] = ()
+    noise: str = "tracked"
     noise_rate: float = 0.005
     network: str = "mlp"
+
+    def __post_init__(self) -> None:
+        if self.noise not in NOISES:
+            raise ValueError(f"unknown noise {self.noise!r}, choose one of {', '.join(NOISES)}")
 
     @property
     def members(self) -> int:
@@ -109,9 +122,9 @@ class BayesHead:
     @property
     def readout(self) -> Readout:
         """How labels follow from the head's answers."""
-        if self.task == "regression":
-            return TrackedNoise(self.outputs, self.noise_rate)
-        return SoftmaxReadout(self.outputs)
+        if self.task == "classification":
+            return SoftmaxReadout(self.outputs)
+        return NOISES[self.noise](self.outputs, self.noise_rate)
 
     @property
     def width(self) -> int:
@@ -193,7 +206,7 @@ class BayesHead:
         predictive = self.readout.predictive(meta, state, mean, v)
         joint, robust = self.readout.evidence(meta, state, found, batch)
         moved = self._revert(meta, post, batch.mask.sum(1))
-        new: Tensors = {"W": moved.W, "P": moved.P, **self.readout.learn(state, mean, v, batch)}
+        new: Tensors = {"W": moved.W, "P": moved.P, **self.readout.learn(meta, state, mean, v, found, batch)}
         return new, Evidence(joint, robust, predictive)
 
     def reset(self, meta: Tensors, state: Tensors, alarm: Tensor, idle: Tensor, since: Batch | None) -> Tensors:
@@ -262,7 +275,7 @@ class BayesHead:
         known = solved[..., :rows] * (apart.mT > self.delay_rows)  # (T, j, i): row j's label is known to row i
         mean = start + known.mT @ solved[..., rows:]
         v = (gram.diagonal(dim1=-2, dim2=-1) - known.square().sum(-2)).clamp_min(0.0)[..., None]
-        nll = self.readout.nll(meta, mean, v, batch.y)
+        nll = self.readout.nll(meta, mean, v, batch, solved[..., rows:], apart - self.delay_rows - 1)
         judged = batch.mask.clone()
         judged[:, : episode.support.mask.shape[1]] = False
         return masked_mean(nll.flatten(), judged.flatten())

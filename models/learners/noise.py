@@ -40,8 +40,10 @@ class Readout(Protocol):
         """Joint log-likelihood (S, M) of a batch that the head was conditioned on, and the same under heavy tails."""
         ...
 
-    def learn(self, state: Tensors, mean: Tensor, v: Tensor, batch: Batch) -> Tensors:
-        """State after a batch that was predicted with ``mean`` and ``v``."""
+    def learn(
+        self, meta: Tensors, state: Tensors, mean: Tensor, v: Tensor, found: Conditioned, batch: Batch
+    ) -> Tensors:
+        """State after a batch that was predicted with ``mean`` and ``v``, and that the head was conditioned on."""
         ...
 
     def reset(self, state: Tensors, live: Tensor, restart: Tensor, *, handed_over: bool) -> Tensors:
@@ -59,8 +61,20 @@ class Readout(Protocol):
         """State of a challenger that starts now: (S, 1, …)."""
         ...
 
-    def nll(self, meta: Tensors, mean: Tensor, v: Tensor, y: Tensor) -> Tensor:
-        """Loss (T, B) of rows with means (T, B, O) and variance factors (T, B, 1), for meta-training."""
+    def nll(self, meta: Tensors, mean: Tensor, v: Tensor, batch: Batch, white: Tensor, age: Tensor) -> Tensor:
+        """Loss of rows, for meta-training.
+
+        Args:
+            meta: Learned tensors.
+            mean: (T, n, O) means, each given the rows that are known to the row.
+            v: (T, n, 1) variance factors.
+            batch: The rows.
+            white: (T, n, O) residuals decorrelated in order, 0 on padding.
+            age: (n, n) how many rows known to row i follow row j; negative where j is not known to i.
+
+        Returns:
+            (T, n).
+        """
         ...
 
 
@@ -108,8 +122,11 @@ class TrackedNoise:
         robust = student_t_log_density(found.white, level, torch.zeros_like(found.white)) - chained
         return joint, masked_sum(robust, mask)
 
-    def learn(self, state: Tensors, mean: Tensor, v: Tensor, batch: Batch) -> Tensors:
+    def learn(
+        self, meta: Tensors, state: Tensors, mean: Tensor, v: Tensor, found: Conditioned, batch: Batch
+    ) -> Tensors:
         """Follow the squared residuals, each divided by what was expected beyond the noise."""
+        del meta, found
         squared = (batch.y[:, None] - mean).square() / (1 + v)
         level = track_variance(state["noise"], squared, batch.mask[:, None], rate=self.rate)
         return {"noise": level.clamp_min(NOISE_FLOOR)}
@@ -125,9 +142,10 @@ class TrackedNoise:
         """The mean of the live members' levels."""
         return {"noise": state["noise"][:, :-1].mean(1, keepdim=True)}
 
-    def nll(self, meta: Tensors, mean: Tensor, v: Tensor, y: Tensor) -> Tensor:
+    def nll(self, meta: Tensors, mean: Tensor, v: Tensor, batch: Batch, white: Tensor, age: Tensor) -> Tensor:
         """−log N(y; m, σ²(1+v)) at the learned level."""
-        return gaussian_nll(mean, meta["log_noise"].exp() * (1 + v), y)
+        del white, age
+        return gaussian_nll(mean, meta["log_noise"].exp() * (1 + v), batch.y)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +184,11 @@ class SoftmaxReadout:
         joint = masked_sum(gained, batch.mask[:, None])
         return joint, joint
 
-    def learn(self, state: Tensors, mean: Tensor, v: Tensor, batch: Batch) -> Tensors:
+    def learn(
+        self, meta: Tensors, state: Tensors, mean: Tensor, v: Tensor, found: Conditioned, batch: Batch
+    ) -> Tensors:
         """Nothing."""
-        del state, mean, v, batch
+        del meta, state, mean, v, found, batch
         return {}
 
     def reset(self, state: Tensors, live: Tensor, restart: Tensor, *, handed_over: bool) -> Tensors:
@@ -181,9 +201,10 @@ class SoftmaxReadout:
         del state
         return {}
 
-    def nll(self, meta: Tensors, mean: Tensor, v: Tensor, y: Tensor) -> Tensor:
+    def nll(self, meta: Tensors, mean: Tensor, v: Tensor, batch: Batch, white: Tensor, age: Tensor) -> Tensor:
         """−log p of the row's class."""
-        return cross_entropy(self._log_probabilities(meta, mean, v), y)
+        del white, age
+        return cross_entropy(self._log_probabilities(meta, mean, v), batch.y)
 
     def _log_probabilities(self, meta: Tensors, mean: Tensor, v: Tensor) -> Tensor:
         logits = meta["log_scale"].exp() * mean / (1 + meta["log_spread"].exp() * v).sqrt()

@@ -169,7 +169,7 @@ def check_update_is_pure(subject: Subject) -> None:
     assert same(subject.meta, meta)
     assert same(first, second)
     assert torch.equal(one.joint, other.joint)
-    assert not any(tensor.requires_grad for tensor in (*first.values(), one.joint, one.robust, *one.predictive))
+    assert not any(tensor.requires_grad for tensor in (*first.values(), one.joint, one.robust, *one.predictive[:2]))
 
 
 def check_generator_decides(subject: Subject) -> None:
@@ -291,6 +291,8 @@ def _log_likelihood(subject: Subject, predictive: Predictive, batch: Batch) -> T
     y = batch.y.unsqueeze(1)
     if subject.classify:
         return -losses.cross_entropy(predictive.mean, y).sum(-1)
+    if predictive.df is not None:
+        return -losses.student_t_nll(predictive.mean, predictive.var, predictive.df[..., None, None], y).sum(-1)
     return -losses.gaussian_nll(predictive.mean, predictive.var, y).sum(-1)
 
 
