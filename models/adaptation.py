@@ -88,9 +88,14 @@ def _init_names(spec: ModelSpec, streams: int) -> Tensors:
     }
 
 
-def predict(plan: Plan, meta: Tensors, state: Tensors, z: Tensor) -> Said:
-    """What is served for rows z (S, B, D + L), with all that their labels need later."""
-    mixture, members = _mixture(plan, meta, state, z, start_answers(plan.spec, meta, z))
+def predict(plan: Plan, meta: Tensors, state: Tensors, z: Tensor, fresh: Tensors | None = None) -> Said:
+    """What is served for rows z (S, B, D + L), with all that their labels need later; ``fresh`` as in ``step``."""
+    answers = start_answers(plan.spec, meta, z)
+    mixture, members = _mixture(plan, meta, state, z, answers)
+    cold = suspicion.cold_share(plan.spec, state)
+    if cold is not None:
+        initial, _, _ = predict_initial(plan, meta, z, fresh, answers)
+        mixture = committee.blend(plan.spec.task, mixture, initial, cold)
     return combination.say(plan.spec, state, _live(members), mixture)
 
 
@@ -181,12 +186,11 @@ def step(
     Returns:
         The new state, and what was observed from the state before.
     """
-    spec = plan.spec
+    spec, count = plan.spec, rows.mask.sum(1)
     answers = start_answers(spec, meta, rows.z)
     x = network_inputs(spec, state["x_mean"], state["x_var"], rows.z, answers)
     y = rows.y if spec.task == "regression" else rows.y[..., 0].to(torch.int64)
     batch = Batch(x, y, rows.mask)
-    count = rows.mask.sum(1)
     new = dict(state)
     new["window_rows"] = (state["window_rows"] + count).clamp_max(spec.window_rows)
     window = batch
@@ -199,17 +203,18 @@ def step(
     if suspicion.needs_fresh(state):
         start_over = of_rows(spec, learn_anew(plan, meta, state, next(iter(plan.learners)), batch)[1], y, heard)
         weighed = suspicion.with_fresh(weighed, fresh_start(plan, meta, state, x))  # bit for bit what is predicted
-    mixture = committee.mixed(spec.task, weighed, full)
+    cold = suspicion.cold_share(spec, state)
+    initial, start, initial_members = predict_initial(plan, meta, rows.z, fresh, answers)
+    mixture = committee.blend(spec.task, committee.mixed(spec.task, weighed, full), initial, cold)
     now = combination.say(spec, state, _live(evidence.predictive), mixture)
     served = now.served
-    if spec.task == "classification" and spec.stacked:
+    initial_nll = committee.row_nll(spec.task, initial_members, start["weights"], spec.challenger_share, y)
+    if spec.task == "classification":
         nll = cross_entropy(served.mean, y)
     else:  # the correction moves all members alike
-        nll = committee.mixed_nll(spec.task, weighed, full, y - (served.mean - mixture.mean) if spec.stacked else y)
+        nll = committee.mixed_nll(spec.task, weighed, full, y - (served.mean - mixture.mean))
+        nll = committee.blended_nll(nll, initial_nll, cold)
     then = now if said is None else combination.earlier(spec, now, said)
-    initial, start, initial_members = predict_initial(plan, meta, rows.z, fresh, answers)
-    initial_nll = committee.row_nll(spec.task, initial_members, start["weights"], spec.challenger_share, y)
-
     signals = signals_of(plan, state, served, evidence, start_over, nll, y, heard)
     verdict, decisions = detect(plan, state, new, signals, decisions)
     new |= combination.learn(spec, state, then, y, heard)
@@ -221,9 +226,8 @@ def step(
     else:
         rows_used = readapt(plan, meta, new, decisions, torch.from_numpy(verdict.idle) & (told > 0))
     if verdict.suspicion is not None:
-        suspected = verdict.suspicion * ~decisions.drift
-        fresh_joint = None if start_over is None else start_over.joint
-        suspect(plan, state, new, full, evidence.joint, fresh_joint, torch.from_numpy(suspected), told)
+        suspected = torch.from_numpy(verdict.suspicion * ~decisions.drift)
+        suspect(plan, state, new, full, evidence.joint, start_over.joint if start_over else None, suspected, told)
 
     new["x_mean"], new["x_var"] = update_standardiser(spec, state["x_mean"], state["x_var"], rows.z, rows.mask)
     new |= remember(spec, state, y, rows.mask)

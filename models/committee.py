@@ -65,6 +65,22 @@ def mixed(task: TaskKind, predictive: Predictive, weights: Tensor) -> Predictive
     return Predictive(mean, var)
 
 
+def blend(task: TaskKind, one: Predictive, other: Predictive, share: Tensor | None) -> Predictive:
+    """(1 - share)·one + share·other as one distribution; both (S, B, ·), ``share`` (S,) in [0, 1), None for 0."""
+    if share is None:
+        return one
+    weights = torch.stack([torch.log1p(-share), share.log()], dim=1)
+    var = torch.stack([one.var, other.var], dim=1) if one.var.numel() else one.var
+    return mixed(task, Predictive(torch.stack([one.mean, other.mean], dim=1), var), weights)
+
+
+def blended_nll(one: Tensor, other: Tensor, share: Tensor | None) -> Tensor:
+    """Negative log-likelihood (S, B) under ``blend``, given those under its two sides."""
+    if share is None:
+        return one
+    return -torch.logaddexp(torch.log1p(-share)[:, None] - one, share.log()[:, None] - other)
+
+
 def member_weights(weights: Tensor, challenger_share: float) -> Tensor:
     """Log weights (S, M + 1) of the live members and the challenger."""
     last = torch.full_like(weights[:, :1], math.log(challenger_share))

@@ -166,7 +166,7 @@ class Engine:
             with self._lock:
                 state = self._slab.read([items[index][0] for index in group], self._answering)
             z, _ = self._inputs(state, [items[index][1] for index in group], [None] * len(group))
-            said = adaptation.predict(self._plan, self._meta, state, z)
+            said = adaptation.predict(self._plan, self._meta, state, z, self._fresh)
             asked = torch.cat([z[..., len(self._spec.features) :], combination.pack(self._spec, said)], dim=-1)
             counts = [len(items[index][1]) for index in group]
             reach = state.get("combination.reach")

@@ -17,6 +17,8 @@ from models.types import ModelSpec, Predictive, Tensors
 PRIOR_ROWS = 10.0
 """Rows that the model's share counts for, against what the stream's own rows say about its rate of changes."""
 RATE_MAX = 0.5
+COLD_ROWS = 50
+"""Rows of a stream after which the frozen start's answer has no share."""
 SUSPICION_MAX = 50.0
 """Nats of suspicion that count; more makes no difference that a float32 could show."""
 
@@ -39,6 +41,18 @@ def full_weights(spec: ModelSpec, state: Tensors) -> Tensor:
         return full
     hazard = state["hazard"][:, None]
     return torch.cat([full + torch.log1p(-hazard), hazard.log()], dim=1)
+
+
+def cold_share(spec: ModelSpec, state: Tensors) -> Tensor | None:
+    """(S,) share of the frozen start's answer that is served to streams in their first rows; None where it is nothing.
+
+    What few rows teach may mislead, and the frozen start is what was learned from many streams.
+    """
+    rows = state["rows_seen"]
+    cold = (rows > 0) & (rows < COLD_ROWS)
+    if not spec.cold_share or not bool(cold.any()):
+        return None
+    return torch.where(cold, spec.cold_share * 2 / (1 + rows), 0.0)
 
 
 def needs_fresh(state: Tensors) -> bool:

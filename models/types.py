@@ -126,6 +126,7 @@ class ModelSpec:
         weights: What each live member's weight starts from, in the order of the experts; empty: even.
         share: Fixed share of the weight that moves to the other members, per row.
         challenger_share: h₀, weight of the challenger in what is served.
+        cold_share: Share of the frozen start's answer in what a stream gets after its first row; falls as 2/(1 + rows).
         detector: Drift detector and its settings.
         window_rows: Rows that a stream retains for re-adaptation.
         min_rows: Rows that a re-adaptation uses when the detector gives no change estimate.
@@ -145,6 +146,7 @@ class ModelSpec:
     weights: tuple[float, ...] = ()
     share: float = 0.01
     challenger_share: float = 0.01
+    cold_share: float = 0.0
     detector: DetectorChoice = DetectorChoice()
     window_rows: int = 32
     min_rows: int = 8

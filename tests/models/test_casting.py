@@ -6,16 +6,9 @@ import numpy as np
 import torch
 
 from models import Engine, Model, TrainProgress, TrainSettings, read_bundle, train_table, write_bundle
-from models.casting import (
-    NUMBERS_MAX,
-    Audition,
-    _hedged,
-    audition,
-    cast_members,
-    cold_weights,
-    error_of,
-    stretches_of,
-)
+from models.audition import Audition, audition, error_of, stretches_of
+from models.casting import NUMBERS_MAX, _hedged, cast_members
+from models.coldstart import cold_split, cold_weights
 from models.committee import init_weights, update_weights
 from models.plan import Plan
 from models.selection import candidates
@@ -56,7 +49,9 @@ def test_candidates_are_auditioned_as_they_would_serve(tmp_path: Path) -> None:
         weights = update_weights(weights, gained, torch.ones(1, dtype=torch.int64), 0.01)
     table = small_table(tmp_path, 600, 1, "regression")
     spec = _base_spec(table, "bayes_head", TrainSettings(lag_target=1))
-    one = Audition(heard.said[:1], heard.spread[:1], heard.evidence[:1], heard.truth[:1], heard.scored[:1], 0)
+    one = heard._replace(
+        said=heard.said[:1], evidence=heard.evidence[:1], truth=heard.truth[:1], scored=heard.scored[:1], delay=0
+    )
     scale = spec.target.std[0]
     error = np.abs(np.array(expected) * scale + spec.target.mean[0] - heard.truth[0])[heard.scored[0]].mean()
     assert abs(error_of(spec, one, range(members), 0.01) - error) < 1e-3 * scale
@@ -69,7 +64,8 @@ def test_a_committee_is_pruned_and_still_whole(tmp_path: Path) -> None:
         assert Plan.of(model.spec).members <= heard.said.shape[2]
         names = {expert.name for expert in model.spec.experts} | ({"start"} if model.spec.start else set())
         assert {key.split(".", 1)[0] for key in model.meta} == names
-        assert choices[-2].startswith("committee: ")
+        assert choices[-3].startswith("committee: ")
+        assert choices[-1].startswith(f"share of the frozen start after one row: {model.spec.cold_share:g}")
         engine = Engine(read_bundle(write_bundle(model)))
         assert engine.predict([(engine.create(), engine.encode_inputs([[0.1, 0.2]]))])[0].predictions
 
@@ -99,8 +95,8 @@ def test_first_weights_believe_the_member_that_starts_well(tmp_path: Path) -> No
     table = small_table(tmp_path, 600, 3, "regression")
     name = f"{model.spec.experts[0].name}.prior_mean"
     worse = Model(model.spec, {**model.meta, name: model.meta[name] + 5.0})
-    both, split = [0, Plan.of(model.spec).members - 1], split_table(table, 0)
-    assert cold_weights(worse, split, both)[0] < cold_weights(model, split, both)[0]
+    both, cold = [0, Plan.of(model.spec).members - 1], cold_split(split_table(table, 0))
+    assert cold_weights(worse, cold, both)[0] < cold_weights(model, cold, both)[0]
 
 
 def test_training_says_who_serves(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from models import adaptation, suspicion
 from models.memory import Rows
 from models.plan import Plan
-from models.types import DetectorChoice, Expert, Feature, ModelSpec, Target, Tensors
+from models.types import DetectorChoice, Expert, Feature, ModelSpec, Target, TaskKind, Tensors
 
 SPEC = ModelSpec(
     "r",
@@ -64,6 +64,31 @@ def test_the_probability_of_a_change_is_the_posterior_of_the_fresh_start() -> No
     two = torch.tensor([[0.9, 0.1]]).log()
     same = suspicion.change_probability(two, joint, None, torch.tensor([0.0]))
     assert float(same) == pytest.approx(0.1 * math.exp(-2) / (0.9 * math.exp(-1) + 0.1 * math.exp(-2)), rel=1e-5)
+
+
+@pytest.mark.parametrize("task", ["regression", "classification"])
+def test_first_rows_are_served_the_frozen_start_in_part(task: TaskKind) -> None:
+    """0.6 after one row, 0.4 after two, nothing before the first and after fifty; both calls serve the same."""
+    target = Target("y", classes=("no", "yes")) if task == "classification" else Target("y")
+    spec = replace(SPEC, task=task, target=target, cold_share=0.6)
+    plan, plain = Plan.of(spec), Plan.of(replace(spec, cold_share=0.0))
+    meta = {f"head.{k}": v for k, v in plan.learners["head"].meta_init(torch.Generator().manual_seed(0)).items()}
+    state, generator = adaptation.init(plan, meta, 2), torch.Generator().manual_seed(1)
+    for row in range(52):
+        z = torch.randn(2, 1, 2, generator=generator)
+        y = (z[..., :1] > 0).float() if task == "classification" else z[..., :1]
+        served = adaptation.predict(plan, meta, state, z).served
+        alone = adaptation.predict(plain, meta, state, z).served
+        start, _, _ = adaptation.predict_initial(plan, meta, z)
+        share = 0.0 if row == 0 or row >= 50 else 1.2 / (1 + row)
+        if task == "classification":
+            expected = torch.log((1 - share) * alone.mean.exp() + share * start.mean.exp())
+        else:
+            expected = (1 - share) * alone.mean + share * start.mean
+        torch.testing.assert_close(served.mean, expected, atol=1e-5, rtol=1e-4)
+        state, seen = adaptation.step(plan, meta, state, Rows(z, y, torch.ones(2, 1) > 0))
+        torch.testing.assert_close(served.mean, seen.served.mean)
+        assert bool(seen.nll.isfinite().all())
 
 
 def test_detectors_without_a_challenger_leave_the_share_alone() -> None:
