@@ -20,6 +20,7 @@ from models.types import Batch, Episode, Evidence, Predictive, TaskKind, Tensors
 
 DISTANCES = ("cosine", "squared_euclidean")
 _COSINE_SCALE = 10.0  # cosines lie in ±1; unscaled no class would get a probability near one
+_UNIT_WIDTH = 32  # squared distances add up over the embedding: beyond this width they start smaller, not saturated
 _EVEN_ROWS = 1.0  # pseudo-rows of each class to begin with
 _NORM_FLOOR = 1e-12  # under the square root, whose slope at zero is infinite
 
@@ -162,7 +163,8 @@ class MetricLearner(ABC):
         if self.distance == "cosine":
             return bounded(_COSINE_SCALE, meta["free_scale"]) * _unit(phi) @ _unit(keys).mT
         squares = phi.square().sum(-1, keepdim=True) + keys.square().sum(-1).unsqueeze(-2)
-        return -bounded(1.0, meta["free_scale"]) * (squares - 2.0 * phi @ keys.mT).clamp_min(0.0)
+        start = min(1.0, _UNIT_WIDTH / self.width)
+        return -bounded(start, meta["free_scale"]) * (squares - 2.0 * phi @ keys.mT).clamp_min(0.0)
 
     def prior_rows(self, meta: Tensors) -> Tensor:
         """(C,) how many rows each class's prior prototype counts as."""

@@ -94,3 +94,18 @@ def test_a_convolutional_bundle_predicts_and_learns_through_the_engine() -> None
     again = Engine(read_bundle(data))
     copy = again.restore(engine.snapshot(slot))
     assert again.predict([(copy, x)])[0].probabilities == after.probabilities
+
+
+@pytest.mark.parametrize("name", ["protonet", "matchingnet"])
+def test_a_wide_embedding_does_not_begin_saturated(name: str) -> None:
+    """However many numbers an embedding has, answers about nothing but noise cost not much more than a guess."""
+    side = 24
+    rows = glyphs(20, 4, torch.Generator().manual_seed(0), side)
+    rows = rows._replace(x=torch.randn(rows.x.shape, generator=torch.Generator().manual_seed(1)))
+    episode = Episode(*(Batch(*(t[:, part] for t in rows)) for part in (slice(WAYS), slice(WAYS, None))))
+    for width in (8, 64):
+        learner = LEARNERS[name](
+            task="classification", inputs=side**2, outputs=WAYS, network="conv_instance", hidden=(8, 8, width)
+        )
+        meta = learner.meta_init(torch.Generator().manual_seed(0))
+        assert learner.meta_loss(meta, episode) < 2 * np.log(WAYS)
