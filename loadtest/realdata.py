@@ -13,7 +13,7 @@ import math
 import platform
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,9 @@ from models import (
     Table,
     TrainProgress,
     TrainSettings,
+    after_alarms,
     evaluate,
+    expected_calibration_error,
     keep_freed_memory,
     rank_in_stream,
     read_bundle,
@@ -54,6 +56,9 @@ FIRST_ROWS = 5
 """Rows of a stream that count as its very first."""
 AFTER_CHANGE_ROWS = 100
 """Rows after a known change in which recovery is judged."""
+UNCERTAIN_ROWS = 50
+"""Rows after an alarm or a known change in which certainty is judged."""
+UNCERTAIN_KEYS = ("inside", "confidence", "right")
 PEOPLE = 3
 """Letters of a stream's name in watch_shoulder that say who wears the watch; the rest is the arm."""
 
@@ -91,6 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for case, seed, split in tried:
         results.append(run(case, given.data, seed, given.budget, given.models, split))
         print(line(results[-1]), flush=True)
+    print(f"\n{_all_certainty(results)}")
     print(f"\n{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, Python {platform.python_version()}, one thread")
     if given.json:
         given.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
@@ -125,7 +131,8 @@ def run(
         "after_alarms": [scores.as_dict() for scores in evaluation.after_alarms],
         "members": {each.name: float(each.score[scored].mean()) for each in evaluation.report.members},
         "first_rows": _pooled(evaluation, scored & (rank_in_stream(table) < FIRST_ROWS)),
-        "after_changes": _pooled(evaluation, scored & _after_changes(table, case, folder)),
+        "after_changes": _pooled(evaluation, scored & _after_changes(table, case, folder, AFTER_CHANGE_ROWS)),
+        "uncertain": _certainty(evaluation, scored, _after_changes(table, case, folder, UNCERTAIN_ROWS)),
         "boosting_frozen": _boosting(table, learn, scored),
         "best_peer": None if split is not None else _best_peer(folder / "peers.json", case, table),
     }
@@ -144,18 +151,41 @@ def _parts(table: Table, case: Case, folder: Path, split: int | None) -> tuple[M
     return rows_mask(table, "0:0.3"), rows_mask(table, "0.3:")
 
 
-def _after_changes(table: Table, case: Case, folder: Path) -> Mask:
-    """(rows,) the rows after each known change, where the folder's notes know of any."""
+def _after_changes(table: Table, case: Case, folder: Path, count: int) -> Mask:
+    """(rows,) so many rows after each known change, where the folder's notes know of any."""
     sizes = json.loads((folder / "meta.json").read_text("utf-8")).get(case.name, {}).get("batch_sizes", {})
     rows = np.zeros(table.rows, dtype=np.bool_)
     for border in np.cumsum([int(size) for size in sizes.values()])[:-1]:
-        rows[border : border + AFTER_CHANGE_ROWS] = True
+        rows[border : border + count] = True
     return rows
 
 
 def _pooled(evaluation: Evaluation, rows: Mask) -> dict[str, float]:
     """Mean score of each run over some rows; empty where there are none."""
     return {run.name: float(run.score[rows].mean()) for run in evaluation.runs} if rows.any() else {}
+
+
+def _certainty(evaluation: Evaluation, scored: Mask, changes: Mask) -> dict[str, list[float]]:
+    """What the adapted streams stated, and what came, in the rows after alarms and known changes: one entry a row."""
+    adapted, table = evaluation.report.adapted, evaluation.report.table
+    rows = scored & (changes | after_alarms(table, adapted.alarms or (), UNCERTAIN_ROWS))
+    if adapted.inside is not None:
+        return {"inside": adapted.inside[rows].tolist()}
+    if adapted.confidence is None:
+        return {}
+    return {"confidence": adapted.confidence[rows].round(4).tolist(), "right": adapted.score[rows].tolist()}
+
+
+def _all_certainty(results: Sequence[Mapping[str, Any]]) -> str:
+    """Certainty after alarms and known changes, all results pooled."""
+    pooled = {key: [v for result in results for v in result["uncertain"].get(key, ())] for key in UNCERTAIN_KEYS}
+    words = []
+    if pooled["inside"]:
+        words.append(f"{np.mean(pooled['inside']):.1%} of {len(pooled['inside'])} labels in their 90% intervals")
+    if pooled["confidence"]:
+        error = expected_calibration_error(np.array(pooled["confidence"]), np.array(pooled["right"]))
+        words.append(f"calibration error {error:.3f} of {len(pooled['right'])} classes")
+    return f"in the {UNCERTAIN_ROWS} rows after alarms and known changes: " + (", ".join(words) or "no rows")
 
 
 def _boosting(table: Table, learn: Mask, scored: Mask) -> float | None:
