@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models import combination, committee, suspicion
+from models import combination, committee, reference, suspicion
 from models.combination import Said
 from models.experts import fresh_start, learn_all, learn_anew, members_of, of_rows, part, prefixed
 from models.features import init_standardiser, network_inputs, update_standardiser
@@ -62,6 +62,7 @@ def init(plan: Plan, meta: Tensors, streams: int) -> Tensors:
         **init_standardiser(spec, streams),
         "weights": committee.init_weights(streams, plan.members, spec.weights),
         **suspicion.init_suspicion(streams),
+        "reference": reference.init_reference(committee.init_weights(streams, plan.members, spec.weights)),
         **combination.init_combination(spec, streams, plan.members),
         **init_memory(spec, streams, window_rows=spec.window_rows if plan.keeps_window else 0),
         **_init_names(spec, streams),
@@ -225,9 +226,7 @@ def step(
         rows_used = succeed(plan, meta, new, decisions, verdict)
     else:
         rows_used = readapt(plan, meta, new, decisions, torch.from_numpy(verdict.idle) & (told > 0))
-    if verdict.suspicion is not None:
-        suspected = torch.from_numpy(verdict.suspicion * ~decisions.drift)
-        suspect(plan, state, new, full, evidence.joint, start_over.joint if start_over else None, suspected, told)
+    suspect(plan, state, new, full, evidence, start_over, verdict, decisions, told)
 
     new["x_mean"], new["x_var"] = update_standardiser(spec, state["x_mean"], state["x_var"], rows.z, rows.mask)
     new |= remember(spec, state, y, rows.mask)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 _LOG_TWO_PI = math.log(2.0 * math.pi)
 TAILS_DF = 5.0
-"""Degrees of freedom of the Student-t that a test for change uses: fewer need more rows, more trust a lone outlier."""
+"""Degrees of freedom of the Student-t that members are weighed with: fewer need more rows, more trust an outlier."""
 
 
 def masked_sum(rows: Tensor, mask: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from models.detectors import DETECTORS, Detector, WeighsHypotheses
 from models.errors import InputError
 from models.features import input_width, start_columns
-from models.learners import LEARNERS, KeepsPosteriors, Learner
+from models.learners import LEARNERS, NEVER_ROWS, KeepsPosteriors, Learner
 from models.types import ModelSpec
 
 KEEPERS_SHARE = 0.2
@@ -97,6 +97,7 @@ def _keeping(learners: Mapping[str, Learner]) -> Mapping[str, Learner]:
     taus = [(name, at, tau) for name, one in forgetting.items() for at, tau in enumerate(one.tau_rows)]
     if len(taus) < 2:  # noqa: PLR2004 - the only one has to take over
         return learners
+    taus = [each for each in taus if each[2] < NEVER_ROWS] or taus
     longest = max(tau for _, _, tau in taus)
     if all(tau == longest for _, _, tau in taus):
         taus = taus[1:]

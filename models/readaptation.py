@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models import combination, suspicion
+from models import combination, reference, suspicion
 from models.detectors import Signals, Verdict
 from models.experts import learn_anew, part, prefixed, seen_by
 from models.memory import window_batch
@@ -55,7 +55,7 @@ def signals_of(
         error = (served.mean.argmax(-1) != y).to(nll.dtype)
     else:
         error = (served.mean - y).square().sum(-1)
-    live = rate * torch.logsumexp(state["weights"] + evidence.robust[:, :-1], dim=1)
+    live = reference.log_likelihood(state["reference"], rate * evidence.robust[:, :-1])
     fresh = gain = None
     if start_over is not None:
         likelihood = torch.where(state["hazard"] > 0, rate * start_over.robust[:, -1], -torch.inf)
@@ -106,13 +106,23 @@ def suspect(
     state: Tensors,
     new: Tensors,
     full: Tensor,
-    joint: Tensor,
-    fresh: Tensor | None,
-    suspected: Tensor,
+    evidence: Evidence,
+    start_over: Evidence | None,
+    verdict: Verdict,
+    decisions: Decisions,
     count: Tensor,
 ) -> None:
-    """Count in ``new`` how probable a change was, and set what share of the next answer the challenger gets."""
-    changed = suspicion.change_probability(full, joint, fresh, state["hazard"])
+    """Count in ``new`` how probable a change was, set the challenger's share of the next answer, and its reference.
+
+    Only where the detector weighs the challenger.
+    """
+    if verdict.suspicion is None:
+        return
+    likely, idle = combination.learning_rate(plan.spec) * evidence.robust[:, :-1], torch.from_numpy(verdict.idle)
+    new["reference"] = reference.advance(state["reference"], likely, new["weights"], idle, count)
+    suspected = torch.from_numpy(verdict.suspicion * ~decisions.drift)
+    fresh = None if start_over is None else start_over.joint
+    changed = suspicion.change_probability(full, evidence.joint, fresh, state["hazard"])
     new["changes"] = torch.where(count > 0, state["changes"] + changed, state["changes"])
     new |= suspicion.suspect(plan.spec, state, new, suspected.to(changed.dtype), count)
     if not plan.can_start_anew:

@@ -205,8 +205,8 @@ class Evidence(NamedTuple):
 
     Attributes:
         joint: (S, M) joint log-likelihood of the batch's rows; the last member is the challenger.
-        robust: (S, M) the same under heavy tails (Student-t with 5 degrees of freedom) for regression, what the
-            detector's test looks at; for classification equal to ``joint``.
+        robust: (S, M) the same with heavy tails for regression, what the detector's test looks at; for classification
+            equal to ``joint``.
         predictive: What each member had predicted for the rows.
     """
 

@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models.learners.*", "models.detectors.*"),
     ("models.learners", "models.detectors"),
     ("models.committee", "models.virtual_drift"),
-    ("models.combination", "models.suspicion", "models.plan"),
+    ("models.combination", "models.suspicion", "models.reference", "models.plan"),
     ("models.experts",),
     ("models.readaptation",),
     ("models.adaptation", "models.metatrain", "models.bundle", "models.slab"),

@@ -20,7 +20,8 @@ class Signals(NamedTuple):
         error: (S, B) squared error in standardised units, summed over outputs; or 1 for a wrong class, else 0.
         nll: (S, B) negative log-likelihood of each row on its own, in nats.
         mask: (S, B); false where a row is padding.
-        live: (S,) joint log-likelihood of the batch under what is served (heavy-tailed for regression), in nats.
+        live: (S,) joint log-likelihood of the batch under the live members, believed as they were when the suspicion
+            began (with tails for regression), in nats.
         challenger: (S,) the same under the challenger: the meta-initialization plus the rows since the statistic last
             was last in doubt.
         fresh: (S,) the same under the meta-initialization alone; -inf where the challenger is just that. None: -inf.

@@ -1,4 +1,4 @@
-"""CUSUM of the log-likelihood ratio between the challenger and what is served."""
+"""CUSUM of the log-likelihood ratio between the challenger and the live members."""
 
 import math
 from dataclasses import dataclass
@@ -15,12 +15,13 @@ from models.types import FloatArray
 class LlrCusum:
     """Asks, batch after batch, whether starting afresh would have predicted better.
 
-    ``c ← max(0, c + challenger − live)``; alarm where c + g > h; then c = 0. The challenger starts from the
-    meta-initialization whenever c is zero, and again with a batch whose ``fresh − live`` alone exceeds c, so that at an
-    alarm it has learned just the rows since the likeliest change. g ≥ 0 is the gain of the odds of a change over the
-    model's where a stream has changed often before. Where nothing has changed, g is zero and e^c of each start has mean
-    one under the served model, so a batch starts a run that ends above h with probability e^−h at most: sensitivity is
-    stated as ``alarms_per_1000`` = 1000·e^−h.
+    ``c ← max(0, c + challenger − live)``; alarm where c + g > h; then c = 0. Live members are weighed as they were when
+    c left zero, so that the challenger's lead does not end because the committee moves its weights. The challenger
+    starts from the meta-initialization whenever c is zero, and again with a batch whose ``fresh − live`` alone exceeds
+    c, so that at an alarm it has learned just the rows since the likeliest change. g ≥ 0 is the gain of the odds of a
+    change over the model's where a stream has changed often before. Where nothing has changed, g is zero and e^c of
+    each start has mean one under the live members, so a batch starts a run that ends above h with probability e^−h at
+    most: sensitivity is stated as ``alarms_per_1000`` = 1000·e^−h.
 
     Attributes:
         threshold: h in nats, > 0.

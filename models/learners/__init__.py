@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from models.learners.anil import Anil
 from models.learners.base import KeepsPosteriors, Learner, LearnerKind
-from models.learners.bayes_head import BayesHead
+from models.learners.bayes_head import NEVER_ROWS, TAU_ROWS, BayesHead
 from models.learners.cavia import Cavia
 from models.learners.class_posterior import ClassPosterior
 from models.learners.maml import Maml
@@ -29,4 +29,4 @@ LEARNERS: Mapping[str, LearnerKind] = MappingProxyType(
 )
 """Every learner by the name that a bundle gives it."""
 
-__all__ = ["LEARNERS", "KeepsPosteriors", "Learner", "LearnerKind"]
+__all__ = ["LEARNERS", "NEVER_ROWS", "TAU_ROWS", "KeepsPosteriors", "Learner", "LearnerKind"]

@@ -22,7 +22,9 @@ from models.types import Batch, Episode, Evidence, Predictive, TaskKind, Tensors
 CHUNK_ROWS = 64
 """Rows solved jointly; longer batches are chained, which gives the same posterior and the same joint likelihood."""
 
-TAU_ROWS = (100.0, 500.0, 3000.0)
+NEVER_ROWS = 1e9
+"""A forgetting time that no stream reaches."""
+TAU_ROWS = (100.0, 500.0, 3000.0, NEVER_ROWS)
 """Forgetting times of the live members where nothing else is said, in rows."""
 NOISES: Mapping[str, Callable[[int, float], Readout]] = MappingProxyType(
     {"tracked": TrackedNoise, "unknown": UnknownNoise}

@@ -14,6 +14,14 @@ from models.types import Batch, Predictive, Tensors
 
 NOISE_FLOOR = 1e-6
 """Least noise variance, in units of the standardised target."""
+OUTLIERS, OUTLIER_ROWS = 0.2, 100.0
+"""Before any row, so many labels in the tails are expected in so many rows."""
+OUTLIER_ROWS_MAX = 5_000.0
+"""Rows that the record of labels in the tails goes back, at most."""
+WIDE, WIDE_DF = 3.0, 5.0
+"""The tails: a Student-t's scale in standard deviations of the noise, and its degrees of freedom."""
+KEPT = ("noise", "tails", "tail_rows")
+"""What is kept of each member's noise."""
 LOG_2PI = math.log(2 * math.pi)
 
 
@@ -82,8 +90,13 @@ class Readout(Protocol):
 class TrackedNoise:
     """y = m + ε, ε ~ N(0, σ²(1+v)), with σ² of each output followed by an exponentially weighted mean.
 
-    The level belongs to a member: the challenger starts at the live ones' and brings its own when they take it over,
-    so that rows which nobody could foresee do not blur a new regime.
+    What a test for change looks at has tails: with probability ε_o a label comes from a wide Student-t instead. How
+    often that happens is learned too, so that a stream whose labels have always been near keeps a sharp test, and one
+    with outliers does not alarm at each. All of it belongs to a member: the challenger starts at the live ones' median
+    and brings its own when they take it over, so that rows which nobody could foresee do not blur a new regime.
+
+    State: ``noise`` (S, M, O) σ²; ``tails`` (S, M, O) expected number of labels in the tails, in ``tail_rows``
+    (S, M, 1) rows.
 
     Args:
         outputs: O.
@@ -99,7 +112,12 @@ class TrackedNoise:
 
     def init(self, meta: Tensors, streams: int, members: int) -> Tensors:
         """Every member at the learned level."""
-        return {"noise": meta["log_noise"].exp().expand(streams, members, -1).clone()}
+        level = meta["log_noise"].exp().expand(streams, members, -1).clone()
+        return {
+            "noise": level,
+            "tails": torch.full_like(level, OUTLIERS),
+            "tail_rows": torch.full_like(level[..., :1], OUTLIER_ROWS),
+        }
 
     def targets(self, batch: Batch) -> Tensor:
         """The labels as they are."""
@@ -111,36 +129,49 @@ class TrackedNoise:
         return Predictive(mean, state["noise"][:, :, None, :] * (1 + v))
 
     def evidence(self, meta: Tensors, state: Tensors, found: Conditioned, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Of the decorrelated residuals: normal, and Student-t."""
+        """Of the decorrelated residuals: normal, and with a share in the tails."""
         del meta
         mask = batch.mask[:, None]
         level = state["noise"][:, :, None, :]
         chained = self.outputs * found.spread.log()[..., 0]
-        log_scale = chained + 0.5 * level.log().sum(-1)
-        z2 = found.white.square() / level
-        joint = masked_sum(-0.5 * (z2 + LOG_2PI).sum(-1) - log_scale, mask)
-        robust = student_t_log_density(found.white, level, torch.zeros_like(found.white)) - chained
-        return joint, masked_sum(robust, mask)
+        clean, wide = _densities(found.white, level)
+        share = tail_share(state)[:, :, None, :]
+        robust = torch.logaddexp(clean + torch.log1p(-share), wide + share.log())
+        return masked_sum(clean.sum(-1) - chained, mask), masked_sum(robust.sum(-1) - chained, mask)
 
     def learn(
         self, meta: Tensors, state: Tensors, mean: Tensor, v: Tensor, found: Conditioned, batch: Batch
     ) -> Tensors:
-        """Follow the squared residuals, each divided by what was expected beyond the noise."""
+        """Follow the squared residuals, each divided by what was expected beyond the noise, and count the tails."""
         del meta, found
-        squared = (batch.y[:, None] - mean).square() / (1 + v)
-        level = track_variance(state["noise"], squared, batch.mask[:, None], rate=self.rate)
-        return {"noise": level.clamp_min(NOISE_FLOOR)}
+        residual = (batch.y[:, None] - mean) / (1 + v).sqrt()
+        mask = batch.mask[:, None]
+        level = track_variance(state["noise"], residual.square(), mask, rate=self.rate)
+        clean, wide = _densities(residual, state["noise"][:, :, None, :])
+        in_tails = torch.sigmoid(wide - clean + torch.logit(tail_share(state))[:, :, None, :])
+        known = mask[..., None] / (1 + v)  # a row says as much of the noise as there was in what it was predicted with
+        counted = torch.where(mask[..., None], in_tails * known, 0.0).sum(2)
+        rows = state["tail_rows"] + known.sum(2)
+        kept = (OUTLIER_ROWS_MAX / rows).clamp_max(1.0)
+        return {
+            "noise": level.clamp_min(NOISE_FLOOR),
+            "tails": (state["tails"] + counted) * kept,
+            "tail_rows": rows * kept,
+        }
 
     def reset(self, state: Tensors, live: Tensor, restart: Tensor, *, handed_over: bool) -> Tensors:
-        """Whoever takes over the challenger takes its level; a challenger that restarts takes the live ones' mean."""
-        noise = state["noise"]
-        level = torch.where(live[..., None], noise[:, -1:], noise[:, :-1]) if handed_over else noise[:, :-1]
-        own = torch.where(restart[:, None, None], level.mean(1, keepdim=True), noise[:, -1:])
-        return {"noise": torch.cat([level, own], dim=1)}
+        """Whoever takes over the challenger takes its noise; a challenger that restarts takes the live ones' median."""
+        moved = {}
+        for name in KEPT:
+            value = state[name]
+            level = torch.where(live[..., None], value[:, -1:], value[:, :-1]) if handed_over else value[:, :-1]
+            own = torch.where(restart[:, None, None], _middle(level), value[:, -1:])
+            moved[name] = torch.cat([level, own], dim=1)
+        return moved
 
     def anew(self, state: Tensors) -> Tensors:
-        """The mean of the live members' levels."""
-        return {"noise": state["noise"][:, :-1].mean(1, keepdim=True)}
+        """The median of the live members' noise."""
+        return {name: _middle(state[name][:, :-1]) for name in KEPT}
 
     def nll(self, meta: Tensors, mean: Tensor, v: Tensor, batch: Batch, white: Tensor, age: Tensor) -> Tensor:
         """−log N(y; m, σ²(1+v)) at the learned level."""
@@ -209,3 +240,21 @@ class SoftmaxReadout:
     def _log_probabilities(self, meta: Tensors, mean: Tensor, v: Tensor) -> Tensor:
         logits = meta["log_scale"].exp() * mean / (1 + meta["log_spread"].exp() * v).sqrt()
         return torch.log_softmax(logits, dim=-1)
+
+
+def tail_share(state: Tensors) -> Tensor:
+    """(S, M, O) share of the labels that each member expects in the tails."""
+    return state["tails"] / state["tail_rows"]
+
+
+def _middle(values: Tensor) -> Tensor:
+    """(S, 1, …) the members' median, the lower one of two: a member that is lost has no say."""
+    return values.median(dim=1, keepdim=True).values
+
+
+def _densities(residual: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+    """Log densities (S, M, B, O) of residuals in noise of variance ``level``: normal, and in the tails."""
+    clean = -0.5 * (residual.square() / level + level.log() + LOG_2PI)
+    scaled = residual.unsqueeze(-1)
+    wide = student_t_log_density(torch.zeros_like(scaled), (level * WIDE**2).unsqueeze(-1), scaled, df=WIDE_DF)
+    return clean, wide
