@@ -34,14 +34,15 @@ class _Prior(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ClassPosterior:
-    """p(y = c | x) ∝ (α_c + n_c) · N(φ(x); m_c, V_c + Σ), with Σ shared by all classes and diagonal.
+    """p(y = c | x) ∝ (α_c + n_c) · N(φ(x); m_c, V_c + Σ)^s, with Σ shared by all classes and diagonal.
 
     A class's mean is N(μ_c, V) by the meta-learned prior; its rows i of the stream, an age of a_i rows old, count
     g_i = (1 - 1/τ)^a_i each: n_c = Σ g_i, V_c = (V⁻¹ + n_c Σ⁻¹)⁻¹ and m_c = V_c (V⁻¹ μ_c + Σ⁻¹ Σ_i g_i φ(x_i)). So what
-    was seen fades and the prior returns, for the means as for how frequent a class is. One member for each forgetting
-    time τ, and a challenger that starts from the prior whenever the detector's statistic is at zero. A stream's own is
-    n_c and Σ g_i φ(x_i), whatever its length. The embedding ends in tanh, or in a normalised block of a convolutional
-    network, and variances are bounded, so that whatever the rows are, log probabilities stay finite.
+    was seen fades and the prior returns, for the means as for how frequent a class is. Features are not as independent
+    as Σ has it: the learned power s says how far to believe them. One member for each forgetting time τ, and a
+    challenger that starts from the prior whenever the detector's statistic is at zero. A stream's own is n_c and
+    Σ g_i φ(x_i), whatever its length. The embedding ends in tanh, or in a normalised block of a convolutional network,
+    and variances are bounded, so that whatever the rows are, log probabilities stay finite.
 
     Args:
         task: ``classification``.
@@ -116,6 +117,7 @@ class ClassPosterior:
             "free_variance": torch.zeros(width),
             "free_noise": torch.zeros(width),
             "free_rows": torch.zeros(self.outputs),
+            "free_scale": torch.zeros(()),
         }
 
     def warm_start(self, meta: Tensors, rows: Batch) -> Tensors:
@@ -220,8 +222,9 @@ class ClassPosterior:
         # (φ - m)²/s summed over d as three products, so that nothing is (…, B, C, d)
         squares = phi.square() @ (1 / spread).mT - 2 * phi @ (mean / spread).mT
         constant = (mean.square() / spread + spread.log()).sum(-1)
-        logits = (prior.rows + counts).log() - 0.5 * constant
-        return torch.log_softmax(logits[..., None, :] - 0.5 * squares, dim=-1)
+        scale = bounded(1.0, meta["free_scale"])
+        logits = (prior.rows + counts).log() - 0.5 * scale * constant
+        return torch.log_softmax(logits[..., None, :] - 0.5 * scale * squares, dim=-1)
 
     def _prior(self, meta: Tensors) -> _Prior:
         return _Prior(
