@@ -212,3 +212,13 @@ def test_a_version_that_is_not_better_is_not_written(tmp_path: Path, monkeypatch
     for extra in (("--target", "y"), ("--search",), ("--lag-target", 2), ("--algorithm", "maml"), ("--features", "a")):
         assert _run(*words, *extra).exit_code == 2
     assert _run("train", "--continue", first).exit_code == 2
+
+
+@run_async
+async def test_labels_that_streams_named_come_out_as_strings(tmp_path: Path) -> None:
+    """A column has one type, and labels of open classes may be of any kind."""
+    model = small_model("classification", name="open", ways=3)
+    async with opened(SqliteStore(tmp_path / "data"), given={"open": model}) as streams:
+        await streams.put("s", "open", None, None)
+        await streams.feedback("s", PROBE, ["left", 7, True])
+    assert exported(tmp_path)["y"].to_list() == ["left", "7", "True"]
