@@ -21,8 +21,11 @@ EM_ROUNDS = 50
 
 
 def cold_split(split: Split) -> Split:
-    """The held-out rows as short pieces, each a stream that has just begun."""
-    pieces = segments_of(split.segments, COLD_ROWS)
+    """Held-out rows as short pieces, each a stream that has just begun: of streams that nothing was learned from.
+
+    Where no stream is held out whole, of all held-out rows.
+    """
+    pieces = segments_of(split.segments if split.unseen is None else split.unseen, COLD_ROWS)
     chosen = np.linspace(0, len(pieces.stream_names) - 1, min(PIECES_MAX, len(pieces.stream_names))).astype(np.int64)
     pieces = pieces.take(np.isin(pieces.streams, chosen))
     return split._replace(table=pieces, learn=[], judge=by_stream(pieces))

@@ -101,13 +101,24 @@ class Start(NamedTuple):
 
 
 class Split(NamedTuple):
-    """A table with its held-out end: rows before it, stream by stream, and rows of it."""
+    """A table with its held-out rows.
+
+    Attributes:
+        table: All rows.
+        delay: Rows of the table after which a label is known.
+        learn: Indices of the rows to learn from, stream by stream.
+        judge: Indices of the held-out rows, stream by stream.
+        segments: The held-out rows in stretches, each its own stream.
+        unseen: The rows of those streams that are held out whole; None where there are none.
+        start: A frozen start that was fitted on the rows to learn from.
+    """
 
     table: Table
     delay: int
     learn: list[IntArray]
     judge: list[IntArray]
     segments: Table
+    unseen: Table | None = None
     start: Start | None = None
 
 
@@ -132,11 +143,13 @@ def split_table(table: Table, delay: int) -> Split:
         raise DataError(f"{table.name}: {table.rows} rows are too few to train on; give {ROWS_MIN} or more")
     streams = by_stream(table)
     held = np.arange(table.rows) >= first
+    unseen = None
     if len(streams) >= STREAMS_MIN:
-        held |= table.streams >= len(streams) - round(STREAMS_HELD_OUT * len(streams))
+        whole = table.streams >= len(streams) - round(STREAMS_HELD_OUT * len(streams))
+        held, unseen = held | whole, table.take(whole)
     learn = [places[~held[places]] for places in streams]
     judge = [places[held[places]] for places in streams]
-    return Split(table, delay, [part for part in learn if len(part)], judge, segments_of(table.take(held)))
+    return Split(table, delay, [part for part in learn if len(part)], judge, segments_of(table.take(held)), unseen)
 
 
 def by_stream(table: Table) -> list[IntArray]:

@@ -104,3 +104,16 @@ def test_training_says_who_serves(tmp_path: Path) -> None:
     table = small_table(tmp_path, 400, 1, "regression")
     _, report = train_table(table, TrainSettings(lag_target=1, budget_minutes=0.2), silent)
     assert any(choice.startswith("committee: ") for choice in report.choices)
+
+
+def test_cold_pieces_are_of_streams_that_nothing_was_learned_from(tmp_path: Path) -> None:
+    """Of five streams one is held out whole, and all pieces are its own, of 20 rows at most; of one stream, any."""
+    table = small_table(tmp_path, 600, 5, "regression")
+    split = split_table(table, 0)
+    learned = {table.stream_names[table.streams[places[0]]] for places in split.learn}
+    pieces = cold_split(split).table
+    assert len(learned) == 4
+    assert {name.split(":")[0] for name in pieces.stream_names} == set(table.stream_names) - learned
+    assert np.bincount(pieces.streams).max() == 20
+    alone = cold_split(split_table(small_table(tmp_path, 600, 1, "regression"), 0)).table
+    assert alone.rows == 90
