@@ -19,7 +19,7 @@ IMAGE ?= acclimate
 CONTAINER ?= $(shell command -v docker || command -v podman)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check demo models benchmark sinusoid omniglot switching detection virtual-drift metatrain-speed crash loadtest image image-test clean
+.PHONY: help serve test check demo models benchmark sinusoid omniglot switching detection recurring virtual-drift metatrain-speed crash loadtest image image-test clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r t d; do printf '%-15s %s\n' "$$t" "$$d"; done
@@ -72,6 +72,9 @@ omniglot: $(VENV)/.installed ## few-shot characters; DATA=folder with Omniglot's
 
 switching: $(VENV)/.installed ## streams that switch: how far behind an oracle
 	@$(PY) -m loadtest.switching $(ARGS)
+
+recurring: $(VENV)/.installed ## regimes that return: rows to recover, remembered or fresh
+	@$(PY) -m loadtest.recurring $(ARGS)
 
 detection: $(VENV)/.installed ## detectors: delay, missed changes, false alarms
 	@$(PY) -m loadtest.detection $(ARGS)

@@ -12,6 +12,7 @@ from torch import Tensor
 from models import combination, reference, suspicion
 from models.detectors import Signals, Verdict
 from models.experts import learn_anew, part, prefixed, seen_by
+from models.learners import KeepsPosteriors
 from models.memory import window_batch
 from models.plan import Plan
 from models.types import Batch, Evidence, Predictive, Tensors
@@ -119,7 +120,8 @@ def suspect(
     if verdict.suspicion is None:
         return
     likely, idle = combination.learning_rate(plan.spec) * evidence.robust[:, :-1], torch.from_numpy(verdict.idle)
-    new["reference"] = reference.advance(state["reference"], likely, new["weights"], idle, count)
+    torn = _raised(plan, new).any(1)
+    new["reference"] = reference.advance(state["reference"], likely, new["weights"], idle, count, torn)
     suspected = torch.from_numpy(verdict.suspicion * ~decisions.drift)
     fresh = None if start_over is None else start_over.joint
     changed = suspicion.change_probability(full, evidence.joint, fresh, state["hazard"])
@@ -156,8 +158,6 @@ def readapt(plan: Plan, meta: Tensors, new: Tensors, decisions: Decisions, idle:
         used = torch.where(alarm, torch.minimum(known, new["window_rows"]), 0)
         new["window_rows"] = torch.where(alarm, used, new["window_rows"])
         since = window_batch(spec, meta, new, new) if plan.keeps_window else None
-        anew = torch.tensor(plan.after_alarm, device=alarm.device).log()
-        new["weights"] = torch.where(alarm[:, None], anew, new["weights"])
         if plan.detector.compares_challenger:
             used = torch.where(alarm, known, 0)
     elif not bool(idle.any()):
@@ -167,7 +167,25 @@ def readapt(plan: Plan, meta: Tensors, new: Tensors, decisions: Decisions, idle:
         rows = None if takeover or since is None else seen_by(learner, since)
         moved = learner.reset(part(meta, name), part(new, name), alarm, idle, rows)
         new |= prefixed(name, moved)
+    new["weights"] = torch.where(alarm[:, None], _weights_anew(plan, new), new["weights"])
     return used
+
+
+def _weights_anew(plan: Plan, new: Tensors) -> Tensor:
+    """(S, M) log weights of the live members after an alarm: more for those that go on from a remembered regime."""
+    anew = torch.tensor(plan.after_alarm, device=new["weights"].device).log()
+    return torch.log_softmax(anew + _raised(plan, new), dim=1)
+
+
+def _raised(plan: Plan, new: Tensors) -> Tensor:
+    """(S, M) nats that members have been raised by because their young regime looks like a remembered one."""
+    raised = [
+        learner.trust(part(new, name))
+        if isinstance(learner, KeepsPosteriors)
+        else new["weights"].new_zeros(len(new["weights"]), learner.members)
+        for name, learner in plan.learners.items()
+    ]
+    return torch.cat(raised, dim=1)
 
 
 def marks(state: Tensors, new: Tensors, decisions: Decisions, count: Tensor) -> Tensors:

@@ -15,9 +15,14 @@ SHARPNESS = 8.0
 """Power that weights are raised to: the best member counts, and those that are nearly as good."""
 
 
-def init_reference(weights: Tensor) -> Tensor:
-    """Log weights (S, M) where nothing is suspected, from the committee's."""
-    return torch.log_softmax(SHARPNESS * weights, dim=1)
+def init_reference(weights: Tensor, torn: Tensor | None = None) -> Tensor:
+    """Log weights (S, M) where nothing is suspected, from the committee's.
+
+    Where members go on from different regimes and the rows have not decided yet, ``torn`` (S,), weights count as they
+    are: the side that is behind now may be right, and that it was is no change.
+    """
+    power = SHARPNESS if torn is None else torch.where(torn, 1.0, SHARPNESS)[:, None]
+    return torch.log_softmax(power * weights, dim=1)
 
 
 def log_likelihood(reference: Tensor, likely: Tensor) -> Tensor:
@@ -25,7 +30,9 @@ def log_likelihood(reference: Tensor, likely: Tensor) -> Tensor:
     return torch.logsumexp(reference + likely, dim=1)
 
 
-def advance(reference: Tensor, likely: Tensor, weights: Tensor, idle: Tensor, rows: Tensor) -> Tensor:
+def advance(
+    reference: Tensor, likely: Tensor, weights: Tensor, idle: Tensor, rows: Tensor, torn: Tensor | None = None
+) -> Tensor:
     """The reference for the next batch.
 
     Args:
@@ -34,7 +41,8 @@ def advance(reference: Tensor, likely: Tensor, weights: Tensor, idle: Tensor, ro
         weights: (S, M) the committee's log weights after it.
         idle: (S,) bool, nothing is suspected after it.
         rows: (S,) rows of the batch; a stream without keeps its own.
+        torn: (S,) bool, members go on from different regimes.
     """
     believed = torch.log_softmax(reference + likely, dim=1)
-    moved = torch.where(idle[:, None], init_reference(weights), believed)
+    moved = torch.where(idle[:, None], init_reference(weights, torn), believed)
     return torch.where(rows[:, None] > 0, moved, reference)

@@ -72,6 +72,7 @@ def candidates(spec: ModelSpec, *, trees: bool) -> ModelSpec:
         "quadratic": numeric if numeric <= QUADRATIC_MAX else 0,
         "delay_rows": delay,
         **_members(LINEAR_MEMBERS, delay),
+        "archive_segments": first.hyper_parameters.get("archive_segments", 0),
     }
     linear = Expert("linear", first.learner, hyper)
     waves = {"random_features": KERNEL_FEATURES, "quadratic": 0}

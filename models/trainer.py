@@ -30,6 +30,7 @@ from models.tasks.labels import label_slots, table_targets
 from models.tasks.sinusoid import Sinusoid, SinusoidEpisodes
 from models.tasks.table import Table
 from models.training import (
+    ARCHIVE_MAX,
     SEGMENT_ROWS,
     VALIDATE_EVERY,
     Follow,
@@ -185,7 +186,7 @@ def train_tasks(family: str, settings: TrainSettings, progress: Follow) -> tuple
         raise TrainingError(f"unknown task family {family!r}; there is sinusoid")
     name = _known("maml" if settings.algorithm == "auto" else settings.algorithm, "regression")
     tasks = Sinusoid(noise_std=0.0 if name != "bayes_head" else 0.1)
-    hyper = SINUSOID_DEFAULTS.get(name, {"hidden": (40, 40), "steps": 1})
+    hyper = _with_archive(name, SINUSOID_DEFAULTS.get(name, {"hidden": (40, 40), "steps": 1}), settings)
     spec = ModelSpec(
         name="sinusoid",
         task="regression",
@@ -233,10 +234,22 @@ def _known(learner: str, task: TaskKind) -> str:
     return learner
 
 
+def _with_archive(learner: str, hyper: Mapping[str, object], settings: TrainSettings) -> Mapping[str, object]:
+    """Hyper-parameters with the stated archive, where the learner has one."""
+    if not 0 <= settings.archive_segments <= ARCHIVE_MAX:
+        raise TrainingError(f"a stream remembers 0 to {ARCHIVE_MAX} regimes, got {settings.archive_segments}")
+    if not settings.archive_segments:
+        return hyper
+    if learner != "bayes_head":
+        raise TrainingError(f"{learner} remembers no regimes; leave the archive out, or choose bayes_head")
+    return {**hyper, "archive_segments": settings.archive_segments}
+
+
 def _base_spec(table: Table, learner: str, settings: TrainSettings) -> ModelSpec:
     hyper, detector = DEFAULTS[learner]
     if "delay_rows" in hyper:
         hyper = {**hyper, "delay_rows": own_delay(table, settings.delay)}
+    hyper = _with_archive(learner, hyper, settings)
     offsets = tuple(range(1, settings.lag_target + 1)) if settings.lag_target != "auto" else (1, 2)
     return ModelSpec(
         name=table.name.split(".")[0],

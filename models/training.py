@@ -39,6 +39,10 @@ ROWS_MIN = 40
 """Fewer rows cannot be held out and learned from."""
 
 
+ARCHIVE_MAX = 16
+"""Most regimes that a stream remembers."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
     """How to train.
@@ -54,6 +58,7 @@ class TrainSettings:
         search: Whether meta-validation chooses the sizes of the network.
         classes: ``fixed`` to those of the table, or ``open``: each stream names its own as their labels come.
         ways: Most classes of a stream, where they are open; None takes the most that a stream of the table has.
+        archive_segments: Left regimes that each Bayesian head of a stream remembers, 0 to ARCHIVE_MAX.
         journal: Where progress is kept, so that an interrupted training can go on.
     """
 
@@ -67,6 +72,7 @@ class TrainSettings:
     search: bool = False
     classes: Literal["fixed", "open"] = "fixed"
     ways: int | None = None
+    archive_segments: int = 0
     journal: Journal | None = field(default=None, compare=False, repr=False)
 
 

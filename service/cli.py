@@ -151,6 +151,9 @@ def train(  # typer reads the help from the declarations
         int | None,
         typer.Option(min=2, help="With --classes open: most classes of a stream (default: as in the data)."),
     ] = None,
+    archive_segments: Annotated[
+        int, typer.Option(min=0, max=16, help="Left regimes that a stream remembers, to go on from one that returns.")
+    ] = 0,
     lag_target: Annotated[
         str, typer.Option(callback=_lag_target, metavar="auto|K", help="Last known labels that become inputs.")
     ] = "auto",
@@ -215,6 +218,7 @@ def train(  # typer reads the help from the declarations
         search=search,
         classes=classes.value,
         ways=ways,
+        archive_segments=archive_segments,
     )
     if ways is not None and classes is Classes.fixed:
         raise typer.BadParameter("--ways says how many classes a stream may name; state it with --classes open")

@@ -126,6 +126,10 @@ class KeepsPosteriors(Learner, Protocol):
         """The same with ``keeps`` at these places."""
         ...
 
+    def trust(self, state: Tensors) -> Tensor:
+        """(S, members) nats by which an alarm's evidence raises live members over the others."""
+        ...
+
     def holding(self, members: int) -> Self:
         """The same with ``members`` live members that forget nothing, for a detector that weighs hypotheses."""
         ...

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models.kalman import Conditioned, Posterior, condition
 from models.learners import posteriors
+from models.learners.archive import Archive
 from models.learners.base import EVERY_TASK
 from models.learners.basis import DRAWN, Basis
 from models.learners.noise import Readout, SoftmaxReadout, TrackedNoise
@@ -63,6 +64,7 @@ class BayesHead:
         noise: How a stream's noise level is known (regression): ``tracked``, a running mean of squared residuals, or
             ``unknown``, a posterior, with Student's tails in what is foreseen until rows have told the level.
         noise_rate: Rate, per row, at which a stream's noise level is followed, or what is known of it fades.
+        archive_segments: Regimes that a stream remembers after an alarm, to go on from one that returns; 0: none.
         network: ``mlp``, or ``conv`` or ``conv_instance`` where the inputs are the pixels of a square image and
             ``hidden`` the blocks' filters.
 
@@ -90,6 +92,7 @@ class BayesHead:
     noise: str = "tracked"
     noise_rate: float = 0.005
     network: str = "mlp"
+    archive_segments: int = 0
 
     def __post_init__(self) -> None:
         if self.noise not in NOISES:
@@ -127,6 +130,12 @@ class BayesHead:
         if self.task == "classification":
             return SoftmaxReadout(self.outputs)
         return NOISES[self.noise](self.outputs, self.noise_rate)
+
+    @property
+    def archive(self) -> Archive | None:
+        """What remembers regimes, where two members or more move in an alarm."""
+        takers = [member for member in range(self.members) if member not in self.keeps]
+        return Archive(self.archive_segments, takers) if self.archive_segments and len(takers) > 1 else None
 
     @property
     def width(self) -> int:
@@ -181,7 +190,8 @@ class BayesHead:
             "W": prior.W.expand(*axes, -1, -1).clone(),
             "P": (prior.P * self._scales(prior.P)).expand(streams, -1, -1, -1).clone(),
         }
-        return {**state, **self.readout.init(meta, *axes)}
+        past = self.archive.init(prior, streams) if self.archive is not None else {}
+        return {**state, **self.readout.init(meta, *axes), **past}
 
     def predict(self, meta: Tensors, state: Tensors, x: Tensor) -> Predictive:
         """Predictive of each row on its own."""
@@ -209,6 +219,9 @@ class BayesHead:
         joint, robust = self.readout.evidence(meta, state, found, batch)
         moved = self._revert(meta, post, batch.mask.sum(1))
         new: Tensors = {"W": moved.W, "P": moved.P, **self.readout.learn(meta, state, mean, v, found, batch)}
+        if self.archive is not None:
+            kept, due = self.archive.age(state, batch.mask.sum(1))
+            new = self.archive.recall({**new, **kept}, self._prior(meta), due, self.readout.level(new))
         return new, Evidence(joint, robust, predictive)
 
     def reset(self, meta: Tensors, state: Tensors, alarm: Tensor, idle: Tensor, since: Batch | None) -> Tensors:
@@ -225,25 +238,36 @@ class BayesHead:
             taken = {name: learned[name][:, :-1] for name in weights}
         live = alarm[:, None] & posteriors.takers(self.members, self.keeps, alarm.device)
         moved = posteriors.take_over(weights, live, taken, idle, prior._asdict())
-        return {**moved, **self.readout.reset(state, live, idle, handed_over=since is None)}
+        new = {**moved, **self.readout.reset(state, live, idle, handed_over=since is None)}
+        if self.archive is None:
+            return new
+        kept = self.archive.close(state, prior, alarm, self.readout.level(state))
+        return self.archive.recall({**new, **kept}, prior, alarm, self.readout.level(new))
 
     def keeping(self, places: Sequence[int]) -> "BayesHead":
         """The same with members that an alarm leaves as they are."""
         return replace(self, keeps=tuple(places))
 
+    def trust(self, state: Tensors) -> Tensor:
+        """More for members that go on from a remembered regime."""
+        if self.archive is None:
+            return state["W"].new_zeros(len(state["W"]), self.members)
+        return self.archive.trust(state, self.members)
+
     def holding(self, members: int) -> "BayesHead":
         """The same head with members that learn by conjugate updates alone."""
-        return replace(self, tau_rows=(math.inf,) * members, prior_scales=(), challenger_tau_rows=math.inf, keeps=())
+        exact = replace(self, tau_rows=(math.inf,) * members, challenger_tau_rows=math.inf)
+        return replace(exact, prior_scales=(), keeps=(), archive_segments=0)
 
     def anew(self, meta: Tensors, state: Tensors) -> tuple["BayesHead", Tensors]:
         """The prior alone, at each stream's own noise level, and the head that moves it."""
-        one = replace(self, tau_rows=(), prior_scales=(), keeps=())
+        one = replace(self, tau_rows=(), prior_scales=(), keeps=(), archive_segments=0)
         start = one.init(meta, len(state["W"]))
         return one, {**start, **self.readout.anew(state)}
 
     def restart(self, state: Tensors, chosen: Tensor, grown: Tensors) -> Tensors:
         """The challenger of the chosen streams becomes what ``anew`` has grown to."""
-        return posteriors.restart(state, chosen, grown)
+        return {**state, **posteriors.restart({name: state[name] for name in grown}, chosen, grown)}
 
     def succeed(self, meta: Tensors, state: Tensors, place: Tensor, idle: Tensor) -> Tensors:
         """The challenger with all it has learned takes a live member's place; an idle one goes back to the prior."""

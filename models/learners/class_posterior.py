@@ -169,6 +169,10 @@ class ClassPosterior:
         """The same with members that an alarm leaves as they are."""
         return replace(self, keeps=tuple(places))
 
+    def trust(self, state: Tensors) -> Tensor:
+        """All the same."""
+        return state["counts"].new_zeros(len(state["counts"]), self.members)
+
     def holding(self, members: int) -> "ClassPosterior":
         """The same with members that forget nothing."""
         return replace(self, tau_rows=(math.inf,) * members, challenger_tau_rows=math.inf, keeps=())

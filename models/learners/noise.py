@@ -20,6 +20,8 @@ OUTLIER_ROWS_MAX = 5_000.0
 """Rows that the record of labels in the tails goes back, at most."""
 WIDE, WIDE_DF = 3.0, 5.0
 """The tails: a Student-t's scale in standard deviations of the noise, and its degrees of freedom."""
+CLASS_NOISE = 0.25
+"""Noise variance of classes coded as ±1, where a young regime is compared with a remembered one."""
 KEPT = ("noise", "tails", "tail_rows")
 """What is kept of each member's noise."""
 LOG_2PI = math.log(2 * math.pi)
@@ -63,6 +65,10 @@ class Readout(Protocol):
             restart: (S,) challengers that start again.
             handed_over: Whether live members take over the challenger, instead of a posterior from given rows.
         """
+        ...
+
+    def level(self, state: Tensors) -> Tensor:
+        """(S, O) variance of the noise in what the head regresses."""
         ...
 
     def anew(self, state: Tensors) -> Tensors:
@@ -169,6 +175,10 @@ class TrackedNoise:
             moved[name] = torch.cat([level, own], dim=1)
         return moved
 
+    def level(self, state: Tensors) -> Tensor:
+        """The median of the live members' levels."""
+        return _middle(state["noise"][:, :-1])[:, 0]
+
     def anew(self, state: Tensors) -> Tensors:
         """The median of the live members' noise."""
         return {name: _middle(state[name][:, :-1]) for name in KEPT}
@@ -226,6 +236,11 @@ class SoftmaxReadout:
         """Nothing."""
         del state, live, restart, handed_over
         return {}
+
+    def level(self, state: Tensors) -> Tensor:
+        """The same for all streams."""
+        W = state["W"]
+        return W.new_full((W.shape[0], self.outputs), CLASS_NOISE)
 
     def anew(self, state: Tensors) -> Tensors:
         """Nothing."""

@@ -95,6 +95,10 @@ class UnknownNoise:
             moved[name] = torch.cat([kept, own], dim=1)
         return moved
 
+    def level(self, state: Tensors) -> Tensor:
+        """The mean of the live members' expected variances."""
+        return (state["noise_scale"] / (state["noise_shape"] - 1))[:, :-1].mean(1)
+
     def anew(self, state: Tensors) -> Tensors:
         """The mean of the live members' posteriors."""
         return {name: state[name][:, :-1].mean(1, keepdim=True) for name in _KEPT}

@@ -89,6 +89,21 @@ def test_an_unknown_algorithm_is_refused_with_the_known_ones(tmp_path: Path) -> 
         train_table(small_table(tmp_path, 100, 1), TrainSettings(algorithm="nosuch"), silent)
 
 
+def test_an_archive_is_asked_of_heads_that_have_one() -> None:
+    """Within its limit; other learners refuse."""
+    with pytest.raises(TrainingError, match="maml remembers no regimes"):
+        train_tasks("sinusoid", TrainSettings(algorithm="maml", archive_segments=2), lambda _: None)
+    with pytest.raises(TrainingError, match="0 to 16 regimes, got 17"):
+        train_tasks("sinusoid", TrainSettings(algorithm="bayes_head", archive_segments=17), lambda _: None)
+
+
+def test_every_head_of_a_committee_has_the_stated_archive(tmp_path: Path) -> None:
+    """The one with a network and those without."""
+    settings = TrainSettings(budget_minutes=0.01, archive_segments=3)
+    model, _ = train_table(small_table(tmp_path, task="regression"), settings, lambda _: None)
+    assert {expert.hyper_parameters["archive_segments"] for expert in model.spec.experts} == {3}
+
+
 def test_too_few_rows_are_refused(tmp_path: Path) -> None:
     """Nothing can be held out of them."""
     with pytest.raises(DataError, match="too few"):

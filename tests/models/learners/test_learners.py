@@ -29,6 +29,7 @@ VARIANTS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("bayes_head", {"hidden": (16, 8), "full_prior": True, "skip": False}),
     ("bayes_head", {"hidden": (16, 8), "quadratic": 2, "tau_rows": (100.0, 500.0), "prior_scales": (1.0, 30.0)}),
     ("bayes_head", {"hidden": (16, 8), "noise": "unknown"}),
+    ("bayes_head", {"hidden": (16, 8), "tau_rows": (50.0, 100.0, 500.0), "archive_segments": 2}),
     ("bayes_head", {"hidden": (), "random_features": 24, "tau_rows": (100.0, 500.0), "prior_scales": (1.0, 30.0)}),
     ("cavia", {"hidden": (16, 16), "inner_lr": 0.5, "context": 3, "per_step_rates": True}),
     ("class_posterior", {"hidden": (16, 8), "tau_rows": (20.0, 100.0, 500.0), "keeps": ()}),
