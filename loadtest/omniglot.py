@@ -26,7 +26,7 @@ from loadtest.omniglot_report import PIXELS, Figures, baseline, entry, missed, t
 from models import Learner, MetaProgress, Tensors, meta_train
 
 WAYS, SHOTS, QUERY = 5, (1, 5), 5
-TEST_TASKS, TASKS_AT_ONCE = 1_000, 20
+TEST_TASKS, TASKS_AT_ONCE = 500, 20
 TEST_SEED = 1_000_000
 
 

@@ -52,7 +52,7 @@ _MIXED: Mapping[str, Any] = {"tasks": 2, "ways": 5, "shots": (1, 5), "query": 5,
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
-        "protonet": Method("ProtoNet", "protonet", _WIDE, _TWENTY, {"iterations": 2_000, "outer_lr": 3e-3}),
+        "protonet": Method("ProtoNet", "protonet", _WIDE, _TWENTY, {"iterations": 1_000, "outer_lr": 3e-3}),
         "matchingnet": Method(
             "MatchingNet, squared distance", "matchingnet", _WIDE, _TWENTY, {"iterations": 1_000, "outer_lr": 3e-3},
         ),
@@ -60,15 +60,15 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             "Bayesian head, full prior", "bayes_head",
             {**_WIDE, "full_prior": True, "skip": False, "tau_rows": (NEVER_FORGET_ROWS,),
              "challenger_tau_rows": NEVER_FORGET_ROWS},
-            _FIVE, {"iterations": 1_000, "outer_lr": 3e-3},
+            _FIVE, {"iterations": 600, "outer_lr": 3e-3},
         ),
         "maml": Method(
             "MAML, 1 step", "maml", {**_NARROW, "inner_lr": 0.4, "steps": 1}, _MIXED,
-            {"iterations": 1_500, "outer_lr": 3e-3},
+            {"iterations": 2_000, "outer_lr": 3e-3},
         ),
         "meta_sgd": Method(
             "Meta-SGD, 1 step", "meta_sgd", {**_NARROW, "inner_lr": 0.4, "steps": 1}, _MIXED,
-            {"iterations": 1_500, "outer_lr": 3e-3},
+            {"iterations": 2_000, "outer_lr": 3e-3},
         ),
         "reptile": Method(
             "Reptile, 5 steps", "reptile", {**_NARROW, "inner_lr": 0.1, "steps": 5}, _MIXED,

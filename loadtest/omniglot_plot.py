@@ -57,5 +57,5 @@ def _bars(axes: Axes, entries: Mapping[str, Mapping[str, Any]]) -> None:
     axes.set_xlim(20.0, 100.0)
     axes.axvline(20.0, color="black", linewidth=0.8)
     axes.set_xlabel("% right of 5 characters that training has not seen (a guess: 20)")
-    axes.legend(loc="lower right", fontsize=8, frameon=False)
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, fontsize=8, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
