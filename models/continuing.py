@@ -61,10 +61,10 @@ def continue_training(model: Model, table: Table, settings: TrainSettings, progr
         DataError: The rows are too few.
         TrainingError: Training failed.
     """
-    outer = split_table(table, settings.delay)
+    outer = split_table(table, settings.delay, whole_streams=False)  # what judges is never learned from
     earlier = np.zeros(table.rows, dtype=np.bool_)
     earlier[np.concatenate(outer.learn)] = True
-    inner = split_table(table.take(earlier), settings.delay)
+    inner = split_table(table.take(earlier), settings.delay, whole_streams=False)
     seconds, follow = 60.0 * settings.budget_minutes, part_of(progress, 0.0, 1.0, "meta-training further")
     fitted = fit(model.spec, with_start_of(inner, model), settings, seconds, ITERATIONS, follow, model.meta)
     new = fitted.model

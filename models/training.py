@@ -136,10 +136,15 @@ class Interrupted(Exception):  # noqa: N818 - no error: the user has seen enough
         self.model = model
 
 
-def split_table(table: Table, delay: int) -> Split:
+def split_table(table: Table, delay: int, *, whole_streams: bool = True) -> Split:
     """Hold out the end of the time axis, all streams together, and the last of several streams as a whole.
 
     What is learned must serve both: the streams at hand as they change, and streams that are not there yet.
+
+    Args:
+        table: Rows in time order.
+        delay: Rows of the table after which a label is known.
+        whole_streams: Whether whole streams are held out, too, where there are enough.
 
     Raises:
         DataError: Rows are too few.
@@ -150,7 +155,7 @@ def split_table(table: Table, delay: int) -> Split:
     streams = by_stream(table)
     held = np.arange(table.rows) >= first
     unseen = None
-    if len(streams) >= STREAMS_MIN:
+    if whole_streams and len(streams) >= STREAMS_MIN:
         whole = table.streams >= len(streams) - round(STREAMS_HELD_OUT * len(streams))
         held, unseen = held | whole, table.take(whole)
     learn = [places[~held[places]] for places in streams]
