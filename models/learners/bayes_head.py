@@ -36,7 +36,7 @@ RIDGE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class BayesHead:
+class BayesHead(posteriors.ClosedForm):
     """ALPaCA's head with an Ornstein-Uhlenbeck pull towards the meta-learned prior.
 
     y = Wᵀφ(x) + ε with W ~ N(W0, σ² P0) per output, P0 = AAᵀ. Between two rows time moves by one:
@@ -97,26 +97,6 @@ class BayesHead:
     def __post_init__(self) -> None:
         if self.noise not in NOISES:
             raise ValueError(f"unknown noise {self.noise!r}, choose one of {', '.join(NOISES)}")
-
-    @property
-    def members(self) -> int:
-        """One live member for each forgetting time."""
-        return len(self.tau_rows)
-
-    @property
-    def adaptable(self) -> frozenset[str]:
-        """A closed form: neither steps nor a window."""
-        return frozenset()
-
-    @property
-    def keeps_challenger(self) -> bool:
-        """The challenger is a posterior of its own."""
-        return True
-
-    @property
-    def sequential(self) -> bool:
-        """A query row is judged given the query rows before it too."""
-        return True
 
     @property
     def basis(self) -> Basis:

@@ -33,7 +33,7 @@ class _Prior(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class ClassPosterior:
+class ClassPosterior(posteriors.ClosedForm):
     """p(y = c | x) ∝ (α_c + n_c) · N(φ(x); m_c, V_c + Σ)^s, with Σ shared by all classes and diagonal.
 
     A class's mean is N(μ_c, V) by the meta-learned prior; its rows i of the stream, an age of a_i rows old, count
@@ -82,26 +82,6 @@ class ClassPosterior:
     def net(self) -> Network:
         """The embedding."""
         return network_of(self.network, self.inputs, self.hidden, last="tanh", prefix="body_")
-
-    @property
-    def members(self) -> int:
-        """One live member for each forgetting time."""
-        return len(self.tau_rows)
-
-    @property
-    def adaptable(self) -> frozenset[str]:
-        """A closed form: neither steps nor a window."""
-        return frozenset()
-
-    @property
-    def keeps_challenger(self) -> bool:
-        """The challenger is a posterior of its own."""
-        return True
-
-    @property
-    def sequential(self) -> bool:
-        """A query row is judged given the query rows before it too."""
-        return True
 
     @property
     def stream_numbers(self) -> int:

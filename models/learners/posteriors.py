@@ -8,6 +8,34 @@ from torch import Tensor
 from models.types import Tensors
 
 
+class ClosedForm:
+    """What learners have in common whose members are posteriors, one for each forgetting time."""
+
+    __slots__ = ()
+
+    tau_rows: Sequence[float]
+
+    @property
+    def members(self) -> int:
+        """One live member for each forgetting time."""
+        return len(self.tau_rows)
+
+    @property
+    def adaptable(self) -> frozenset[str]:
+        """A closed form: neither steps nor a window."""
+        return frozenset()
+
+    @property
+    def keeps_challenger(self) -> bool:
+        """The challenger is a posterior of its own."""
+        return True
+
+    @property
+    def sequential(self) -> bool:
+        """A query row is judged given the query rows before it too."""
+        return True
+
+
 def takers(members: int, keeps: Sequence[int], device: torch.device) -> Tensor:
     """(M,) bool: live members that an alarm moves, all but those in ``keeps``."""
     return torch.tensor([member not in keeps for member in range(members)], dtype=torch.bool, device=device)
