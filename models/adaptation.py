@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models import combination, committee, reference, suspicion
 from models.combination import Said
-from models.experts import fresh_start, learn_all, learn_anew, members_of, of_rows, part, prefixed
+from models.experts import foresee, foreseen, learn_all, members_of, of_rows, part, prefixed
 from models.features import init_standardiser, network_inputs, update_standardiser
 from models.losses import cross_entropy
 from models.memory import Rows, init_memory, push_window, remember, window_batch
@@ -108,7 +108,7 @@ def _mixture(
     members = members_of(plan, meta, state, x)
     weighed = members
     if suspicion.needs_fresh(state):
-        weighed = suspicion.with_fresh(members, fresh_start(plan, meta, state, x))
+        weighed = suspicion.with_fresh(members, foresee(plan, meta, state, x))
     return committee.mixed(plan.spec.task, weighed, suspicion.full_weights(plan.spec, state)), members
 
 
@@ -202,8 +202,8 @@ def step(
     evidence = of_rows(spec, learn_all(plan, meta, state, new, batch, window), y, heard)
     full, weighed, start_over = suspicion.full_weights(spec, state), evidence.predictive, None
     if suspicion.needs_fresh(state):
-        start_over = of_rows(spec, learn_anew(plan, meta, state, next(iter(plan.learners)), batch)[1], y, heard)
-        weighed = suspicion.with_fresh(weighed, fresh_start(plan, meta, state, x))  # bit for bit what is predicted
+        start_over = of_rows(spec, foreseen(plan, meta, state, batch), y, heard)
+        weighed = suspicion.with_fresh(weighed, start_over.predictive)
     cold = suspicion.cold_share(spec, state)
     initial, start, initial_members = predict_initial(plan, meta, rows.z, fresh, answers)
     mixture = committee.blend(spec.task, committee.mixed(spec.task, weighed, full), initial, cold)

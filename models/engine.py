@@ -235,7 +235,7 @@ class Engine:
         with self._lock:
             state = self._slab.read(slots, {*KEYS, *GLANCE})
         mask = mask_of(blocks)
-        z = padded([standardise(self._scales, rows) for rows in blocks], mask.shape[1])
+        z = self._standardised(blocks, mask.shape[1])
         new, moved = watch_inputs(self._spec, state, self._tensor(z), mask)
         names = [status.state for status in statuses(state | new)]
         states = [NewState(new, row) for row in range(len(slots))]
@@ -275,12 +275,17 @@ class Engine:
         longest = mask.shape[1]
         width = len(self._spec.features)
         z = np.zeros((len(inputs), longest, width + now.shape[1]))
-        z[:, :, :width] = padded([standardise(self._scales, rows) for rows in inputs], longest)
+        z[:, :, :width] = self._standardised(inputs, longest)
         z[:, :, width:] = now[:, None]
         for position, given in enumerate(asked):
             if given is not None:
                 z[position, : len(given), width:] = given[:, : now.shape[1]]
         return self._tensor(z), torch.from_numpy(mask).to(self._device)
+
+    def _standardised(self, blocks: Sequence[FloatArray], longest: int) -> FloatArray:
+        """Bundle-standardised rows of several streams (S, B, D), padded; in one call, as blocks are often one row."""
+        scaled = standardise(self._scales, np.concatenate(blocks))
+        return padded(np.split(scaled, np.cumsum([len(block) for block in blocks])[:-1]), longest)
 
     def _said(self, asked: Sequence[FloatArray | None], longest: int) -> Tensor | None:
         """What members had said of late rows (S, B, K), NaN for the others; None where all are others."""

@@ -47,23 +47,18 @@ def of_rows(spec: ModelSpec, evidence: Evidence, y: Tensor, heard: Tensor) -> Ev
     return Evidence(joint, joint, evidence.predictive)
 
 
-def fresh_start(plan: Plan, meta: Tensors, state: Tensors, x: Tensor) -> Predictive:
-    """The first expert's fresh start as one more member (S, 1, B, ·)."""
+def foresee(plan: Plan, meta: Tensors, state: Tensors, x: Tensor) -> Predictive:
+    """The first expert's start that no row was learned from, as one more member (S, 1, B, ·)."""
     name = next(iter(plan.learners))
-    one, own = _anew(plan, meta, state, name)
-    return one.predict(part(meta, name), own, x[..., : one.inputs])
+    learner = plan.posteriors[name]
+    return learner.foresee(part(meta, name), part(state, name), x[..., : learner.inputs])
 
 
-def learn_anew(plan: Plan, meta: Tensors, state: Tensors, name: str, batch: Batch) -> tuple[Tensors, Evidence]:
-    """What such a start is after the batch, and how well it had foreseen it: one member."""
-    one, own = _anew(plan, meta, state, name)
-    rows = seen_by(one, batch)
-    return one.update(part(meta, name), own, rows, rows)
-
-
-def _anew(plan: Plan, meta: Tensors, state: Tensors, name: str) -> tuple[Learner, Tensors]:
-    """An expert's start that no row has been learned from, at each stream's own noise."""
-    return plan.posteriors[name].anew(part(meta, name), part(state, name))
+def foreseen(plan: Plan, meta: Tensors, state: Tensors, batch: Batch) -> Evidence:
+    """How well that start has foreseen a batch."""
+    name = next(iter(plan.learners))
+    learner = plan.posteriors[name]
+    return learner.foreseen(part(meta, name), part(state, name), seen_by(learner, batch))
 
 
 def seen_by(learner: Learner, batch: Batch) -> Batch:

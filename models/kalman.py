@@ -14,7 +14,7 @@ class Posterior(NamedTuple):
 
 
 class Conditioned(NamedTuple):
-    """What conditioning on a chunk of rows gave, from the state before it.
+    """What conditioning on a chunk of rows takes and shows, from the state before it.
 
     Attributes:
         mean: (S, M, b, O) predictive means.
@@ -29,29 +29,47 @@ class Conditioned(NamedTuple):
     spread: Tensor
 
 
-def condition(post: Posterior, phi: Tensor, target: Tensor) -> tuple[Posterior, Conditioned]:
-    """Kalman update with features (S, 1 or M, b, d) and targets (S, 1 or M, b, O); zero rows change nothing."""
-    mean = phi @ post.W
+def foresee(mean: Tensor, cross: Tensor, phi: Tensor, target: Tensor) -> tuple[Conditioned, Tensor]:
+    """What rows show of a posterior that foresaw them, and the gain g (S, M, b, d): it moves by gᵀw and -gᵀg.
+
+    Args:
+        mean: (S, M, b, O) φᵀW.
+        cross: (S, M, b, d) φᵀP.
+        phi: (S, 1 or M, b, d) features; zero rows show nothing.
+        target: (S, 1 or M, b, O).
+    """
     residual = target - mean  # on padding φ = 0, so nothing of it reaches W or P
-    cross = phi @ post.P  # (S, M, b, d)
-    gram = cross @ phi.mT
     v = (cross * phi).sum(-1, keepdim=True)  # as ``predict`` has it, bit for bit
     if phi.shape[-2] == 1:  # one row needs no factorization
         spread = (1 + v).sqrt()
-        gain, white = cross / spread, residual / spread
+        return Conditioned(mean, v, residual / spread, spread), cross / spread
+    factor = torch.linalg.cholesky(cross @ phi.mT + torch.eye(phi.shape[-2], dtype=phi.dtype, device=phi.device))
+    solved = torch.linalg.solve_triangular(factor, torch.cat([cross, residual], dim=-1), upper=False)
+    gain, white = solved[..., : cross.shape[-1]], solved[..., cross.shape[-1] :]
+    return Conditioned(mean, v, white, factor.diagonal(dim1=-2, dim2=-1)[..., None]), gain
+
+
+def condition(
+    post: Posterior, phi: Tensor, target: Tensor, gamma: Tensor | None = None
+) -> tuple[Posterior, Conditioned]:
+    """Kalman update with features (S, 1 or M, b, d) and targets (S, 1 or M, b, O); zero rows change nothing.
+
+    With ``gamma`` (S, M, 1, 1) the covariance is also scaled by its square.
+    """
+    found, gain = foresee(phi @ post.W, phi @ post.P, phi, target)
+    return _gained(post, gain, found.white, gamma), found
+
+
+def _gained(post: Posterior, gain: Tensor, white: Tensor, gamma: Tensor | None) -> Posterior:
+    """W + gᵀw and γ²(P - gᵀg); P is by far the largest tensor, so that every pass over it counts."""
+    one_row, P = gain.shape[-2] == 1, post.P
+    if one_row:
+        W = post.W.addcmul(gain.mT, white)
     else:
-        factor = torch.linalg.cholesky(gram + torch.eye(phi.shape[-2], dtype=phi.dtype, device=phi.device))
-        solved = torch.linalg.solve_triangular(factor, torch.cat([cross, residual], dim=-1), upper=False)
-        gain, white = solved[..., : cross.shape[-1]], solved[..., cross.shape[-1] :]
-        spread = factor.diagonal(dim1=-2, dim2=-1)[..., None]
-    return _gained(post, gain, white), Conditioned(mean, v, white, spread)
-
-
-def _gained(post: Posterior, gain: Tensor, white: Tensor) -> Posterior:
-    """W + gᵀw and P - gᵀg; P is by far the largest tensor, so it is read once and written once."""
-    if gain.shape[-2] == 1:
-        return Posterior(post.W.addcmul(gain.mT, white), post.P.addcmul(gain.mT, gain, value=-1))
-    rows, targets = gain.flatten(0, 1), white.flatten(0, 1)
-    W = torch.baddbmm(post.W.flatten(0, 1), rows.mT, targets)
-    P = torch.baddbmm(post.P.flatten(0, 1), rows.mT, rows, alpha=-1)
-    return Posterior(W.view_as(post.W), P.view_as(post.P))
+        W = torch.baddbmm(post.W.flatten(0, 1), gain.flatten(0, 1).mT, white.flatten(0, 1)).view_as(post.W)
+    if gamma is not None:
+        P, gain = P * gamma.square(), gain * gamma
+    if one_row:
+        return Posterior(W, P.addcmul(gain.mT, gain, value=-1))
+    rows = gain.flatten(0, 1)
+    return Posterior(W, torch.baddbmm(P.flatten(0, 1), rows.mT, rows, alpha=-1).view_as(P))

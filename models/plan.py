@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from models.detectors import DETECTORS, Detector, WeighsHypotheses
 from models.errors import InputError
@@ -13,7 +14,7 @@ KEEPERS_SHARE = 0.2
 """Weight, after an alarm, of the members that it leaves as they are: a false alarm costs log 5 nats at most."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """A model's moving parts, built once from its spec: what ``step`` needs beside tensors.
 
@@ -53,29 +54,29 @@ class Plan:
         posteriors = {name: one for name, one in learners.items() if isinstance(one, KeepsPosteriors)}
         return cls(spec, learners, detector, posteriors)
 
-    @property
+    @cached_property
     def keeps_window(self) -> bool:
         """Whether a stream retains rows: not where every re-adaptation takes over a challenger."""
         if self.weighs_hypotheses:
             return False
         return not (self.detector.compares_challenger and all(one.keeps_challenger for one in self.learners.values()))
 
-    @property
+    @cached_property
     def can_start_anew(self) -> bool:
         """Whether a fresh start is something else than the first expert's challenger."""
         return next(iter(self.learners)) in self.posteriors
 
-    @property
+    @cached_property
     def weighs_hypotheses(self) -> bool:
         """Whether the detector's belief over the members is what is served."""
         return isinstance(self.detector, WeighsHypotheses)
 
-    @property
+    @cached_property
     def members(self) -> int:
         """Live members of all experts together."""
         return sum(learner.members for learner in self.learners.values())
 
-    @property
+    @cached_property
     def after_alarm(self) -> tuple[float, ...]:
         """Weights of the live members after an alarm: those that took over share what those that stayed leave."""
         stayed: list[bool] = []

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from models import combination, reference, suspicion
 from models.detectors import Signals, Verdict
-from models.experts import learn_anew, part, prefixed, seen_by
-from models.learners import KeepsPosteriors
+from models.experts import part, prefixed, seen_by
 from models.memory import window_batch
 from models.plan import Plan
 from models.types import Batch, Evidence, Predictive, Tensors
@@ -98,8 +97,9 @@ def restart(plan: Plan, meta: Tensors, state: Tensors, new: Tensors, chosen: Ten
     if not bool(chosen.any()):
         return
     for name, learner in plan.posteriors.items():
-        grown, _ = learn_anew(plan, meta, state, name, batch)
-        new |= prefixed(name, learner.restart(part(new, name), chosen, grown))
+        rows = seen_by(learner, batch)
+        moved = learner.restart(part(meta, name), part(new, name), chosen, part(state, name), rows)
+        new |= prefixed(name, moved)
 
 
 def suspect(
@@ -181,9 +181,9 @@ def _raised(plan: Plan, new: Tensors) -> Tensor:
     """(S, M) nats that members have been raised by because their young regime looks like a remembered one."""
     raised = [
         learner.trust(part(new, name))
-        if isinstance(learner, KeepsPosteriors)
-        else new["weights"].new_zeros(len(new["weights"]), learner.members)
-        for name, learner in plan.learners.items()
+        if (learner := plan.posteriors.get(name)) is not None
+        else new["weights"].new_zeros(len(new["weights"]), other.members)
+        for name, other in plan.learners.items()
     ]
     return torch.cat(raised, dim=1)
 

@@ -10,7 +10,7 @@ Reference:
     Pearlmutter (1994). Fast exact multiplication by the Hessian. Neural Computation 6.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -49,6 +49,65 @@ def loss_gradient(network: Mlp, task: TaskKind, tensors: Tensors, batch: Batch) 
     flat = [tensors[name] for name in network.names]
     found: Sequence[Tensor] = _Gradient.apply(network, task, batch, *flat)  # type: ignore[no-untyped-call]
     return dict(zip(network.names, found, strict=True))
+
+
+@torch.no_grad()
+def descend(
+    network: Mlp, task: TaskKind, tensors: Tensors, batch: Batch, rates: Mapping[str, float], clip: float
+) -> Tensors:
+    """One step of gradient descent; W - rate·aᵀδ is one product, so that no gradient is ever written.
+
+    Args:
+        network: Whose last activation is the identity.
+        task: As for ``loss_gradient``.
+        tensors: (S, …) each, under the network's names.
+        batch: Rows of S streams.
+        rates: Of each tensor.
+        clip: A stream's gradient that is longer is cut to this norm; one that is not finite leaves the stream as it is.
+
+    Returns:
+        (S, …) each, under the same names.
+    """
+    flat = [tensors[name] for name in network.names]
+    inputs, steep, _, _ = _backward(network, task, batch, flat)
+    deltas, lost = _clipped(inputs, steep, clip)
+    found: Tensors = {}
+    for layer, (a, delta) in enumerate(zip(inputs, deltas, strict=True)):
+        weight, bias = network.names[2 * layer : 2 * layer + 2]
+        found[weight] = torch.baddbmm(tensors[weight], a.transpose(1, 2), delta, alpha=-rates[weight])
+        found[bias] = torch.add(tensors[bias], delta.sum(1), alpha=-rates[bias])
+    if lost is None:
+        return found
+    return {
+        name: torch.where(lost.view(-1, *[1] * (tensor.dim() - 1)), tensors[name], tensor)
+        for name, tensor in found.items()
+    }
+
+
+def _clipped(inputs: Sequence[Tensor], deltas: Sequence[Tensor], clip: float) -> tuple[Sequence[Tensor], Tensor | None]:
+    """δ with which no stream's gradient is longer than ``clip``, and whose is not finite (S,), None where all are.
+
+    ‖aᵀδ‖ ≤ ‖a‖‖δ‖ shows for almost all that nothing is to be cut; the others' gradients are looked at.
+    """
+    bound = torch.stack(
+        [
+            (a.square().sum((1, 2)) + a.shape[1]) * delta.square().sum((1, 2))  # the 1 of each row is the bias's input
+            for a, delta in zip(inputs, deltas, strict=True)
+        ]
+    ).sum(0)
+    steep = ~(bound <= clip**2)
+    if not bool(steep.any()):
+        return deltas, None
+    who = steep.nonzero()[:, 0]
+    squares = [
+        torch.bmm(a[who].transpose(1, 2), delta[who]).square().sum((1, 2)) + delta[who].sum(1).square().sum(1)
+        for a, delta in zip(inputs, deltas, strict=True)
+    ]
+    norm = torch.stack(squares).sum(0).sqrt()
+    scale = torch.ones_like(bound).index_put((who,), (clip / norm).clamp(max=1.0))
+    lost = torch.zeros_like(steep).index_put((who,), ~norm.isfinite())
+    cut = [torch.where(lost[:, None, None], 0.0, delta * scale[:, None, None]) for delta in deltas]
+    return cut, lost if bool(lost.any()) else None
 
 
 class _Gradient(torch.autograd.Function):

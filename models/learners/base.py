@@ -79,7 +79,7 @@ class Learner(Protocol):
         ...
 
     def reset(self, meta: Tensors, state: Tensors, alarm: Tensor, idle: Tensor, since: Batch | None) -> Tensors:
-        """Act on the detector's decision, after ``update``.
+        """Act on the detector's decision, after ``update``; ``state`` is given away and may be written into.
 
         Args:
             meta: Learned tensors.
@@ -134,16 +134,26 @@ class KeepsPosteriors(Learner, Protocol):
         """The same with ``members`` live members that forget nothing, for a detector that weighs hypotheses."""
         ...
 
-    def anew(self, meta: Tensors, state: Tensors) -> tuple[Learner, Tensors]:
-        """A start that no row has been learned from: a learner without live members, and its challenger's state."""
+    def foresee(self, meta: Tensors, state: Tensors, x: Tensor) -> Predictive:
+        """What a start that no row was learned from says of rows (S, B, F), at the stream's own noise: one member."""
         ...
 
-    def restart(self, state: Tensors, chosen: Tensor, grown: Tensors) -> Tensors:
-        """The challenger of the chosen streams (S,) becomes what ``anew`` has grown to."""
+    def foreseen(self, meta: Tensors, state: Tensors, batch: Batch) -> Evidence:
+        """How well such a start has foreseen a batch; its predictions are ``foresee``'s, bit for bit."""
+        ...
+
+    def restart(self, meta: Tensors, state: Tensors, chosen: Tensor, before: Tensors, batch: Batch) -> Tensors:
+        """The challenger of the chosen streams (S,) becomes such a start that has learned the batch.
+
+        ``state`` is given away and may be written into; ``before`` is the state before the batch.
+        """
         ...
 
     def succeed(self, meta: Tensors, state: Tensors, place: Tensor, idle: Tensor) -> Tensors:
-        """The challenger takes the place (S,) of a live member, of none at -1; an idle one (S,) then restarts."""
+        """The challenger takes the place (S,) of a live member, of none at -1; an idle one (S,) then restarts.
+
+        ``state`` is given away and may be written into.
+        """
         ...
 
 

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from types import MappingProxyType
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from models.kalman import Conditioned, Posterior, condition
+from models.kalman import Conditioned, Posterior, condition, foresee
 from models.learners import posteriors
 from models.learners.archive import Archive
 from models.learners.base import EVERY_TASK
@@ -185,9 +186,10 @@ class BayesHead(posteriors.ClosedForm):
         phi = (self.features(meta, batch.x) * batch.mask[..., None])[:, None]  # (S, 1, B, d); padding says nothing
         target = self.readout.targets(batch)[:, None]
         post, parts = Posterior(state["W"], state["P"]), []
+        gamma = self._gamma(phi, batch.mask.sum(1))
         for start in range(0, max(1, batch.mask.shape[1]), CHUNK_ROWS):
-            rows = slice(start, start + CHUNK_ROWS)
-            post, part = condition(post, phi[:, :, rows], target[:, :, rows])
+            rows, last = slice(start, start + CHUNK_ROWS), start + CHUNK_ROWS >= batch.mask.shape[1]
+            post, part = condition(post, phi[:, :, rows], target[:, :, rows], gamma if last else None)
             parts.append(part)
         found = parts[0]
         if len(parts) == 1:
@@ -197,7 +199,7 @@ class BayesHead(posteriors.ClosedForm):
             mean, v = phi @ state["W"], ((phi @ state["P"]) * phi).sum(-1, keepdim=True)
         predictive = self.readout.predictive(meta, state, mean, v)
         joint, robust = self.readout.evidence(meta, state, found, batch)
-        moved = self._revert(meta, post, batch.mask.sum(1))
+        moved = self._revert(meta, post, gamma)
         new: Tensors = {"W": moved.W, "P": moved.P, **self.readout.learn(meta, state, mean, v, found, batch)}
         if self.archive is not None:
             kept, due = self.archive.age(state, batch.mask.sum(1))
@@ -217,12 +219,10 @@ class BayesHead(posteriors.ClosedForm):
             learned, _ = self.update(meta, self.init(meta, alarm.shape[0]), since, since)
             taken = {name: learned[name][:, :-1] for name in weights}
         live = alarm[:, None] & posteriors.takers(self.members, self.keeps, alarm.device)
+        kept = {} if self.archive is None else self.archive.close(state, prior, alarm, self.readout.level(state))
         moved = posteriors.take_over(weights, live, taken, idle, prior._asdict())
-        new = {**moved, **self.readout.reset(state, live, idle, handed_over=since is None)}
-        if self.archive is None:
-            return new
-        kept = self.archive.close(state, prior, alarm, self.readout.level(state))
-        return self.archive.recall({**new, **kept}, prior, alarm, self.readout.level(new))
+        new = {**moved, **self.readout.reset(state, live, idle, handed_over=since is None), **kept}
+        return new if self.archive is None else self.archive.recall(new, prior, alarm, self.readout.level(new))
 
     def keeping(self, places: Sequence[int]) -> "BayesHead":
         """The same with members that an alarm leaves as they are."""
@@ -239,15 +239,40 @@ class BayesHead(posteriors.ClosedForm):
         exact = replace(self, tau_rows=(math.inf,) * members, challenger_tau_rows=math.inf)
         return replace(exact, prior_scales=(), keeps=(), archive_segments=0)
 
-    def anew(self, meta: Tensors, state: Tensors) -> tuple["BayesHead", Tensors]:
+    def foresee(self, meta: Tensors, state: Tensors, x: Tensor) -> Predictive:
+        """The prior's answer, at each stream's own noise level."""
+        phi = self.features(meta, x)[:, None]
+        v = (self._cross(meta, phi) * phi).sum(-1, keepdim=True)
+        return self.readout.predictive(meta, self.readout.anew(state), _each(phi, meta["prior_mean"]), v)
+
+    def foreseen(self, meta: Tensors, state: Tensors, batch: Batch) -> Evidence:
+        """How well the prior has foreseen a batch."""
+        if batch.mask.shape[1] > CHUNK_ROWS:  # one chunk after the other, each given those before
+            one, start = self._anew(meta, state)
+            return one.update(meta, start, batch, batch)[1]
+        phi = (self.features(meta, batch.x) * batch.mask[..., None])[:, None]
+        found, _ = foresee(
+            _each(phi, meta["prior_mean"]), self._cross(meta, phi), phi, self.readout.targets(batch)[:, None]
+        )
+        own = self.readout.anew(state)
+        joint, robust = self.readout.evidence(meta, own, found, batch)
+        return Evidence(joint, robust, self.readout.predictive(meta, own, found.mean, found.v))
+
+    def restart(self, meta: Tensors, state: Tensors, chosen: Tensor, before: Tensors, batch: Batch) -> Tensors:
+        """The challenger of the chosen streams becomes the prior that has learned the batch."""
+        one, start = self._anew(meta, before)
+        grown, _ = one.update(meta, start, batch, batch)
+        return {**state, **posteriors.restart({name: state[name] for name in grown}, chosen, grown)}
+
+    def _anew(self, meta: Tensors, state: Tensors) -> tuple["BayesHead", Tensors]:
         """The prior alone, at each stream's own noise level, and the head that moves it."""
         one = replace(self, tau_rows=(), prior_scales=(), keeps=(), archive_segments=0)
         start = one.init(meta, len(state["W"]))
         return one, {**start, **self.readout.anew(state)}
 
-    def restart(self, state: Tensors, chosen: Tensor, grown: Tensors) -> Tensors:
-        """The challenger of the chosen streams becomes what ``anew`` has grown to."""
-        return {**state, **posteriors.restart({name: state[name] for name in grown}, chosen, grown)}
+    def _cross(self, meta: Tensors, phi: Tensor) -> Tensor:
+        """φᵀP0 (…, d)."""
+        return _each(phi, self._prior(meta).P) if self.full_prior else phi * meta["prior_log_var"].exp()
 
     def succeed(self, meta: Tensors, state: Tensors, place: Tensor, idle: Tensor) -> Tensors:
         """The challenger with all it has learned takes a live member's place; an idle one goes back to the prior."""
@@ -294,18 +319,30 @@ class BayesHead(posteriors.ClosedForm):
 
     def _scales(self, like: Tensor) -> Tensor:
         """(M, 1, 1) factors of the prior's covariance, the challenger's 1 last."""
-        factors = [*(self.prior_scales or [1.0] * self.members), 1.0]
-        return torch.tensor(factors, dtype=like.dtype, device=like.device)[:, None, None]
+        return _column((*(self.prior_scales or [1.0] * self.members), 1.0), like.dtype, like.device)[:, None, None]
 
-    def _revert(self, meta: Tensors, post: Posterior, rows: Tensor) -> Posterior:
-        """Let ``rows`` (S,) rows of time pass: the pull towards the prior."""
-        log_keep = torch.log1p(-1 / torch.tensor([*self.tau_rows, self.challenger_tau_rows], dtype=post.W.dtype))
-        gamma = (0.5 * log_keep.to(post.W.device) * rows[:, None]).exp()[..., None, None]  # (S, M, 1, 1)
-        keep, prior = gamma.square(), self._prior(meta)
-        back = (1 - keep) * self._scales(keep)
+    def _gamma(self, like: Tensor, rows: Tensor) -> Tensor:
+        """γ (S, M, 1, 1) of ``rows`` (S,) rows of time."""
+        taus = _column((*self.tau_rows, self.challenger_tau_rows), like.dtype, like.device)
+        return (0.5 * torch.log1p(-1 / taus) * rows[:, None]).exp()[..., None, None]
+
+    def _revert(self, meta: Tensors, post: Posterior, gamma: Tensor) -> Posterior:
+        """The pull towards the prior, of a posterior whose covariance is scaled by γ² already and written into."""
+        back = (1 - gamma.square()) * self._scales(gamma)
         if self.full_prior:
-            P = (post.P * keep).addcmul_(back, prior.P)
+            prior = self._prior(meta).P
+            post.P.addcmul_(back, prior)
         else:  # only the diagonal has somewhere to go back to
-            P = post.P * keep
-            P.diagonal(dim1=-2, dim2=-1).add_(back[..., 0] * meta["prior_log_var"].exp())
-        return Posterior(torch.lerp(prior.W, post.W, gamma), P)
+            post.P.diagonal(dim1=-2, dim2=-1).add_(back[..., 0] * meta["prior_log_var"].exp())
+        return Posterior(torch.lerp(meta["prior_mean"], post.W, gamma), post.P)
+
+
+def _each(phi: Tensor, shared: Tensor) -> Tensor:
+    """(S, 1, B, d) by a matrix that all streams share, stream by stream: the same bits in whatever company."""
+    return phi @ shared.expand(len(phi), 1, -1, -1)
+
+
+@lru_cache(maxsize=256)
+def _column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Constants of a learner as a tensor, made once."""
+    return torch.tensor(values, dtype=dtype, device=device)

@@ -157,14 +157,24 @@ class ClassPosterior(posteriors.ClosedForm):
         """The same with members that forget nothing."""
         return replace(self, tau_rows=(math.inf,) * members, challenger_tau_rows=math.inf, keeps=())
 
-    def anew(self, meta: Tensors, state: Tensors) -> tuple["ClassPosterior", Tensors]:
-        """The prior alone."""
-        one = replace(self, tau_rows=(), keeps=())
-        return one, one.init(meta, len(state["counts"]))
+    def foresee(self, meta: Tensors, state: Tensors, x: Tensor) -> Predictive:
+        """The prior's answer."""
+        one, start = self._anew(meta, len(state["counts"]))
+        return one.predict(meta, start, x)
 
-    def restart(self, state: Tensors, chosen: Tensor, grown: Tensors) -> Tensors:
-        """The challenger of the chosen streams becomes what ``anew`` has grown to."""
-        return posteriors.restart(state, chosen, grown)
+    def foreseen(self, meta: Tensors, state: Tensors, batch: Batch) -> Evidence:
+        """How well the prior has foreseen a batch."""
+        one, start = self._anew(meta, len(state["counts"]))
+        return one.update(meta, start, batch, batch)[1]
+
+    def restart(self, meta: Tensors, state: Tensors, chosen: Tensor, before: Tensors, batch: Batch) -> Tensors:
+        """The challenger of the chosen streams becomes the prior that has learned the batch."""
+        one, start = self._anew(meta, len(before["counts"]))
+        return posteriors.restart(state, chosen, one.update(meta, start, batch, batch)[0])
+
+    def _anew(self, meta: Tensors, streams: int) -> tuple["ClassPosterior", Tensors]:
+        one = replace(self, tau_rows=(), keeps=())
+        return one, one.init(meta, streams)
 
     def succeed(self, meta: Tensors, state: Tensors, place: Tensor, idle: Tensor) -> Tensors:
         """The challenger with all it has learned takes a live member's place; an idle one goes back to the prior."""

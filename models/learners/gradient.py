@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from models import losses
-from models.learners.backprop import WRITTEN_OUT, loss_gradient
+from models.learners.backprop import WRITTEN_OUT, descend, loss_gradient
 from models.learners.base import EVERY_TASK
 from models.networks import Mlp, Network, network_of, per_stream
 from models.types import Batch, Episode, Evidence, Predictive, TaskKind, Tensors
 
+TILE_STREAMS = 64
+"""Streams that adapt together where nothing is differentiated: what they need stays in the processor's cache."""
 _LEAST_VARIANCE = 1e-6
 _NOISE_PACE = 4.0  # the noise model is fitted at this multiple of the outer rate: short trainings must get there too
 _NORM_FLOOR = 1e-12  # under the square root, whose slope at zero is infinite
@@ -192,6 +194,18 @@ class GradientLearner(ABC):
             support: Rows of S streams or tasks.
             differentiable: Keep the graph back to ``meta``, if that asks for one. Otherwise none survives the call.
         """
+        streams = support.x.shape[0]
+        if differentiable or streams <= TILE_STREAMS:
+            return self._last(meta, support, differentiable=differentiable)
+        tiles = [
+            Batch(*(value[start : start + TILE_STREAMS] for value in support))
+            for start in range(0, streams, TILE_STREAMS)
+        ]
+        parts = [self._last(meta, tile, differentiable=False) for tile in tiles]
+        return {name: torch.cat([part[name] for part in parts]) for name in self.fast_names}
+
+    def _last(self, meta: Tensors, support: Batch, *, differentiable: bool) -> Tensors:
+        """Where the inner steps on ``support`` end."""
         fast: Tensors = {}
         for fast in self._path(meta, support.x.shape[0], [support] * self.steps, differentiable=differentiable):  # noqa: B007  # the last
             pass
@@ -218,16 +232,28 @@ class GradientLearner(ABC):
         elif not all(tensor.requires_grad for tensor in fast.values()):  # a start that is not learned
             fast = {name: tensor.detach().requires_grad_() for name, tensor in fast.items()}
         yield fast
+        net = self._written_out
         for step, batch in enumerate(batches):
-            gradient = self._gradient(meta, fast, batch, differentiable=differentiable)
             rates = self.rates(meta, step)
-            fast = {name: _descend(fast[name], rates[name], gradient[name]) for name in fast}
+            if net is not None and not differentiable and all(rate.dim() == 0 for rate in rates.values()):
+                steady = {name: float(rate) for name, rate in rates.items()}
+                fast = descend(net, self.task, fast, batch, steady, self.gradient_clip)
+            else:
+                gradient = self._gradient(meta, fast, batch, differentiable=differentiable)
+                fast = {name: _descend(fast[name], rates[name], gradient[name]) for name in fast}
             yield fast
+
+    @property
+    def _written_out(self) -> Mlp | None:
+        """The network, where the steps move all of it and its gradient is written out."""
+        net = self.net
+        able = isinstance(net, Mlp) and self.fast_names == net.names and self.activation in WRITTEN_OUT
+        return net if isinstance(net, Mlp) and able else None
 
     def _gradient(self, meta: Tensors, fast: Tensors, batch: Batch, *, differentiable: bool) -> Tensors:
         """Clipped gradient of each stream's loss. The losses are independent, so their sum gives all gradients."""
-        net = self.net
-        if isinstance(net, Mlp) and self.fast_names == net.names and self.activation in WRITTEN_OUT:
+        net = self._written_out
+        if net is not None:
             with torch.set_grad_enabled(differentiable and not self.first_order):
                 gradient = loss_gradient(net, self.task, fast, batch)
             return self._guarded(gradient, differentiable=differentiable)

@@ -42,27 +42,28 @@ def takers(members: int, keeps: Sequence[int], device: torch.device) -> Tensor:
 
 
 def take_over(state: Tensors, live: Tensor, taken: Tensors, restart: Tensor, first: Tensors) -> Tensors:
-    """Live members where ``live`` (S, M) become ``taken``; challengers where ``restart`` (S,) become ``first``."""
-    moved = {name: value.clone() for name, value in state.items()}
-    any_live = bool(live.any())
-    for name, value in moved.items():
+    """In ``state``, live members where ``live`` (S, M) become ``taken``, challengers where ``restart`` (S,) ``first``.
+
+    It is written into, as a copy of all covariances for every row would cost more than to learn the row.
+    """
+    any_live, again = bool(live.any()), restart.nonzero()[:, 0]
+    for name, value in state.items():
         if any_live:
             shape = [1] * (value.dim() - 2)
             value[:, :-1] = torch.where(live.view(*live.shape, *shape), taken[name], value[:, :-1])
-        value[restart, -1:] = first[name].expand_as(value[:, -1:])[restart]
-    return moved
+        value[again, -1:] = first[name].expand_as(value[:, -1:])[again]
+    return state
 
 
 def restart(state: Tensors, chosen: Tensor, grown: Tensors) -> Tensors:
-    """The challengers of the chosen streams (S,) become ``grown``."""
-    moved = {name: value.clone() for name, value in state.items()}
-    for name, value in moved.items():
+    """In ``state``, the challengers of the chosen streams (S,) become ``grown``."""
+    for name, value in state.items():
         value[chosen, -1] = grown[name][chosen, -1]
-    return moved
+    return state
 
 
 def succeed(state: Tensors, start: Tensors, place: Tensor, idle: Tensor) -> Tensors:
-    """The challenger takes the place (S,) of a live member, of none at -1; an idle one (S,) becomes ``start``'s."""
+    """In ``state``, the challenger takes a live member's place (S,), none at -1; an idle one (S,) is ``start``'s."""
     members = next(iter(state.values())).shape[1] - 1
     live = torch.arange(members, device=place.device) == place[:, None]
     challengers = {name: value[:, -1:] for name, value in state.items()}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from models import losses
-from models.learners.backprop import WRITTEN_OUT, loss_gradient
+from models.learners.backprop import WRITTEN_OUT, descend, loss_gradient
 from models.networks import Mlp
 from models.types import Batch, TaskKind, Tensors
 
@@ -58,6 +58,27 @@ def test_gradient_and_hessian_product_are_autograds(activation: str, task: TaskK
     for one, other in zip(*products, strict=True):
         assert torch.allclose(one, other, rtol=1e-10, atol=1e-12)
     assert all(not bool(part[2].any()) for part in found)  # a stream without rows
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("task", ["regression", "classification"])
+def test_a_step_goes_down_the_clipped_gradient(task: TaskKind, *, shared: bool) -> None:
+    """Streams whose gradient is short go all the way, the others as far as the bound; a lost one stays, bit for bit."""
+    network, tensors, batch = case("relu", task, shared=shared)
+    gradients = loss_gradient(network, task, tensors, batch)
+    norm = torch.cat([tensor.flatten(1) for tensor in gradients.values()], dim=1).norm(dim=1)
+    clip = float(norm[:2].mean())  # between the first two
+    assert bool((norm[:2] > clip).any()) != bool((norm[:2] > clip).all())
+    rates = {name: 0.1 * (at + 1) for at, name in enumerate(network.names)}
+    found = descend(network, task, tensors, batch, rates, clip)
+    scale = (clip / norm.clamp_min(1e-30)).clamp(max=1.0)
+    for name, gradient in gradients.items():
+        step = rates[name] * scale.view(-1, *[1] * (gradient.dim() - 1)) * gradient
+        assert torch.allclose(found[name], tensors[name] - step, rtol=1e-12, atol=1e-13)
+    batch.x[0, 0, 0] = torch.inf
+    after = descend(network, task, tensors, batch, rates, clip)
+    assert all(torch.equal(after[name][0], tensors[name][0]) for name in tensors)
+    assert all(torch.allclose(after[name][1:], found[name][1:]) for name in tensors)
 
 
 @pytest.mark.parametrize("task", ["regression", "classification"])

@@ -179,7 +179,7 @@ def test_reset_takes_the_challenger_over_and_restarts_it() -> None:
     meta, batch = learned(learner), rows(5)
     state, _ = learner.update(meta, learner.init(meta, 2), batch, batch)
     alarm, idle = torch.tensor([True, False]), torch.tensor([True, False])
-    new = learner.reset(meta, state, alarm, idle, None)
+    new = learner.reset(meta, {name: value.clone() for name, value in state.items()}, alarm, idle, None)
     for name in ("W", "P"):
         assert torch.equal(new[name][0, 0], state[name][0, -1])
         assert torch.equal(new[name][0, 1], state[name][0, -1])
