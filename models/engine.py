@@ -284,8 +284,8 @@ class Engine:
 
     def _standardised(self, blocks: Sequence[FloatArray], longest: int) -> FloatArray:
         """Bundle-standardised rows of several streams (S, B, D), padded; in one call, as blocks are often one row."""
-        scaled = standardise(self._scales, np.concatenate(blocks))
-        return padded(np.split(scaled, np.cumsum([len(block) for block in blocks])[:-1]), longest)
+        raw = padded(blocks, longest)
+        return standardise(self._scales, raw.reshape(-1, raw.shape[-1])).reshape(raw.shape)
 
     def _said(self, asked: Sequence[FloatArray | None], longest: int) -> Tensor | None:
         """What members had said of late rows (S, B, K), NaN for the others; None where all are others."""

@@ -25,6 +25,8 @@ def mask_of(blocks: Sequence[FloatArray]) -> npt.NDArray[np.bool_]:
 
 def padded(blocks: Sequence[FloatArray], longest: int) -> FloatArray:
     """(S, B, width), zero where a stream has fewer rows."""
+    if all(len(block) == longest for block in blocks):
+        return np.stack(blocks)
     padded = np.zeros((len(blocks), longest, blocks[0].shape[1]))
     for position, block in enumerate(blocks):
         padded[position, : len(block)] = block
