@@ -120,8 +120,15 @@ class Engine:
 
     def snapshot(self, slot: int) -> bytes:
         """The whole state of a stream."""
+        return self.pack(self.copy(slot))
+
+    def copy(self, slot: int) -> Tensors:
+        """The whole state of a stream as it is now."""
         with self._lock:
-            state = self._slab.read([slot])
+            return self._slab.read([slot])
+
+    def pack(self, state: Tensors) -> bytes:
+        """A copied state as a snapshot."""
         return self._slab.pack(state)
 
     def restore_inputs(self, slot: int, snapshot: bytes) -> None:
@@ -158,21 +165,30 @@ class Engine:
                 (names,) = names_of(self._slab.read([slot], {"vocabulary"})["vocabulary"])
         return encode_targets(self._spec, targets, names, rows)
 
-    @torch.no_grad()
     def predict(self, items: Sequence[tuple[int, FloatArray]], interval: float | None = None) -> list[Prediction]:
         """Answers for rows of several streams; ``interval`` is the coverage of intervals, in (0, 1)."""
+        return self.answer(self.look([slot for slot, _ in items]), [inputs for _, inputs in items], interval)
+
+    def look(self, slots: Sequence[int]) -> Tensors:
+        """What ``answer`` needs of streams as they are now."""
+        with self._lock:
+            return self._slab.read(slots, self._answering)
+
+    @torch.no_grad()
+    def answer(self, look: Tensors, inputs: Sequence[FloatArray], interval: float | None = None) -> list[Prediction]:
+        """Answers for rows (B, D) of each stream that was looked at, in that order."""
         answers: dict[int, Prediction] = {}
-        for group in by_size([len(inputs) for _, inputs in items]):
-            with self._lock:
-                state = self._slab.read([items[index][0] for index in group], self._answering)
-            z, _ = self._inputs(state, [items[index][1] for index in group], [None] * len(group))
+        groups = by_size([len(rows) for rows in inputs])
+        for group in groups:
+            state = look if len(groups) == 1 else {key: value[group] for key, value in look.items()}
+            z, _ = self._inputs(state, [inputs[index] for index in group], [None] * len(group))
             said = adaptation.predict(self._plan, self._meta, state, z, self._fresh)
             asked = torch.cat([z[..., len(self._spec.features) :], combination.pack(self._spec, said)], dim=-1)
-            counts = [len(items[index][1]) for index in group]
+            counts = [len(inputs[index]) for index in group]
             reach = state.get("combination.reach")
             found = answers_of(self._spec, said.served, asked, counts, interval, reach, self._names(state))
             answers |= dict(zip(group, found, strict=True))
-        return [answers[index] for index in range(len(items))]
+        return [answers[index] for index in range(len(inputs))]
 
     @torch.no_grad()
     def predict_initial(self, inputs: FloatArray, interval: float | None = None) -> Prediction:
@@ -263,7 +279,11 @@ class Engine:
     def status(self, slot: int) -> Status:
         """A stream at a glance."""
         with self._lock:
-            state = self._slab.read([slot])
+            state = self._slab.read([slot], GLANCE)
+        return self.status_of(state)
+
+    def status_of(self, state: Tensors) -> Status:
+        """A copied state at a glance."""
         return statuses(state)[0]
 
     def _inputs(

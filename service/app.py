@@ -13,9 +13,10 @@ from models import BundleError, Model, keep_freed_memory, read_bundle, use_threa
 from service import problems
 from service.config import Settings
 from service.errors import ConfigurationError
+from service.hotpath import HotFastAPI
 from service.middleware import RequestMiddleware
 from service.openapi import describe
-from service.routes import ROUTERS, methods_at
+from service.routes import HOT_ENDPOINTS, ROUTERS, methods_at
 from service.routes.context import Context
 from service.store import STORES
 from service.streams import Streams
@@ -48,7 +49,9 @@ def create_app(
             context.draining = True
             await context.streams.close()
 
-    app = FastAPI(
+    app = HotFastAPI(
+        context,
+        HOT_ENDPOINTS,
         title="acclimate",
         version=version("acclimate"),
         lifespan=lifespan,

@@ -4,20 +4,22 @@ import asyncio
 import math
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from service.errors import SaturatedError, UnavailableError
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 RETRY_AFTER_SECONDS_MAX = 60
+ARRIVAL_TURNS = 2
+"""Turns of the event loop between the first item and its tick: what has arrived by then is read, and comes along."""
 
 
 class Batcher(Generic[Item, Answer]):
     """Collects what is waiting into ticks and works on one tick at a time.
 
     A tick takes at most one item of each key, so that the items of a key are worked on one after another in the order
-    in which they came; keys take turns. An idle batcher starts a tick at once: nothing ever waits for company. All
+    in which they came; keys take turns. An idle batcher starts a tick at once: nothing ever waits for what has not arrived. All
     methods belong to one event loop.
 
     Args:
@@ -68,8 +70,7 @@ class Batcher(Generic[Item, Answer]):
         """Queue an item.
 
         Returns:
-            A future with its answer. It is worked on even if nobody waits for the answer any more: await it through
-            ``asyncio.shield`` where the caller may be cancelled.
+            A future with its answer. It cannot be cancelled: the item is worked on even if nobody waits any more.
 
         Raises:
             SaturatedError: The queue is full; the item was not taken.
@@ -83,8 +84,7 @@ class Batcher(Generic[Item, Answer]):
                 f"{self._count} requests are waiting for {self._name}, no more fit: repeat after {seconds} s",
                 retry_after_s=seconds,
             )
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        future.add_done_callback(_retrieve)
+        future: asyncio.Future[Answer] = _Promise(loop=asyncio.get_running_loop())
         key = object() if self._key is None else self._key(item)
         self._waiting.setdefault(key, deque()).append((item, future))
         self._count += 1
@@ -122,15 +122,16 @@ class Batcher(Generic[Item, Answer]):
                     return
                 self._wake.clear()
                 await self._wake.wait()
+                for _ in range(ARRIVAL_TURNS):
+                    await asyncio.sleep(0)
                 continue
             began = loop.time()
             answers = await self._answer([item for item, _ in tick])
             self._item_seconds = 0.9 * self._item_seconds + 0.1 * (loop.time() - began) / len(tick)
             for (_, future), answer in zip(tick, answers, strict=True):
-                if future.done():
-                    continue
                 if isinstance(answer, Exception):
                     future.set_exception(answer)
+                    future.exception()  # or the loop complains where the caller has gone away
                 else:
                     future.set_result(answer)
 
@@ -141,7 +142,10 @@ class Batcher(Generic[Item, Answer]):
             return [error] * len(items)
 
 
-def _retrieve(future: "asyncio.Future[Answer]") -> None:
-    """Look at the outcome: a caller that went away must not make the loop complain about it."""
-    if not future.cancelled():
-        future.exception()
+class _Promise(asyncio.Future[Answer]):
+    """A future that is done in any case; a task that waits for it is cancelled when it is."""
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Refuse."""
+        del msg
+        return False

@@ -1,7 +1,7 @@
 """Hot streams: which are in memory, and how they come and go.
 
-Threads: the event loop owns the table and the pins. The serving thread alone changes what a hot stream serves (its slot
-together with its record), and so do predictions run there: an answer's ``stream_version`` is that of its state.
+The event loop owns the table and the pins, and alone changes what a hot stream serves (its slot together with its
+record): what is read of both at once belongs together.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from models import Status
+from models import Status, Tensors
 from service.batcher import Batcher
 from service.config import Settings
 from service.errors import ServiceError
@@ -139,7 +139,7 @@ class HotStreams:
                 continue
             if stream not in self._loading:
                 self._loading[stream] = self._loader.put(stream)
-            await asyncio.shield(self._loading[stream])
+            await self._loading[stream]
 
     def _pin(self, hot: Hot) -> None:
         hot.pins += 1
@@ -163,7 +163,7 @@ class HotStreams:
             self.release(hot)
             raise
         future.add_done_callback(lambda _: self.release(hot))
-        return await asyncio.shield(future)
+        return await future
 
     def drop(self, hot: Hot) -> None:
         """Serve a stream no more from this state, which the store has refused; the next request loads it anew."""
@@ -271,9 +271,10 @@ class HotStreams:
     async def _save(self, hots: Sequence[Hot]) -> None:
         """Write snapshots. Where that fails nothing is lost: the log still leads to the same state."""
         try:
-            puts = await self._threads.serve(lambda: [self._snapshot(hot) for hot in hots])
+            copies = [(hot, hot.record, hot.lease.engine.copy(hot.slot)) for hot in hots]
             for hot in hots:
                 hot.unsaved_rows = 0
+            puts = await self._threads.predict(lambda: [self._snapshot(*each) for each in copies])
             answers = await self._writer.put(tuple(puts))
         except ServiceError as error:
             _log.warning("snapshots_not_written", streams=len(hots), reason=error.detail)
@@ -282,15 +283,15 @@ class HotStreams:
             if isinstance(answer, Done):
                 hot.saved_version = put.record.stream_version
 
-    def _snapshot(self, hot: Hot) -> PutSnapshot:
-        """Runs in the serving thread, so that record and state belong together."""
-        status = hot.lease.engine.status(hot.slot)
+    def _snapshot(self, hot: Hot, record: StreamRecord, state: Tensors) -> PutSnapshot:
+        """Of a record and the state that belongs to it."""
+        status = hot.lease.engine.status_of(state)
         retained_rows = max(self._settings.retained_rows, status.window_rows)
         return PutSnapshot(
-            hot.record,
+            record,
             summary(status),
-            hot.lease.engine.snapshot(hot.slot),
-            trim_rows=hot.record.rows_seen - retained_rows,
+            hot.lease.engine.pack(state),
+            trim_rows=record.rows_seen - retained_rows,
             trim_before=self._clock() - self._settings.log_days * DAY_SECONDS,
         )
 

@@ -77,7 +77,7 @@ class Learner:
             done = [
                 (item, answer) for item, answer in zip(computed, committed, strict=True) if isinstance(answer, Done)
             ]
-            await self._serve(done)
+            self._serve(done)
         answers = iter(zip(computed, committed, strict=True))
         return [self._result(*next(answers)) if isinstance(result, _Computed) else result for result in results]
 
@@ -89,18 +89,14 @@ class Learner:
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing of the tick was committed
             return [_failed(error)] * len(computed)
 
-    async def _serve(self, done: Sequence[tuple[_Computed, Done]]) -> None:
+    def _serve(self, done: Sequence[tuple[_Computed, Done]]) -> None:
         """Serve what is committed. Where that fails, the streams are loaded anew: the truth is in the store."""
-
-        def serve() -> None:
+        try:
             for engine, group in _by_engine(done, lambda pair: pair[0].work):
                 slots = [item.work.hot.slot for item, _ in group]
                 engine.apply(Tick(slots, [item.tick.states[0] for item, _ in group], []))
                 for item, answer in group:
                     item.work.hot.record = answer.record
-
-        try:
-            await self._threads.serve(serve)
         except Exception:  # noqa: BLE001 - what was committed was committed
             for item, _ in done:
                 self._streams.drop(item.work.hot)

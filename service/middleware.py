@@ -4,11 +4,11 @@ import time
 from secrets import token_hex
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import ServiceError
+from service.json_body import header
 from service.problems import problem
 from service.schemas import is_id
 
@@ -29,14 +29,14 @@ class RequestMiddleware:
             await self.app(scope, receive, send)
             return
         started, status = time.perf_counter(), 0
-        given = Headers(scope=scope).get("x-request-id", "")
+        given = header(scope, b"x-request-id")
         request_id = given if is_id(given) else token_hex(16)
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
@@ -58,7 +58,7 @@ class RequestMiddleware:
 
 def _subject(scope: Scope) -> dict[str, str]:
     """What a request was about: the route, not the path, and the stream; never a value."""
-    subject = {"method": scope["method"], "route": getattr(scope.get("route"), "path", "-")}
+    subject = {"method": scope["method"], "route": scope.get("route_path") or getattr(scope.get("route"), "path", "-")}
     stream = scope.get("path_params", {}).get("stream", "")
     if is_id(stream):
         subject["stream"] = stream

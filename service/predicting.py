@@ -12,6 +12,9 @@ from service.store import Refusal
 from service.threads import Threads
 from service.types import Predicted, Row
 
+INLINE_ROWS = 512
+"""A tick of more rows is worked on in a thread, so that the event loop goes on."""
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Question:
@@ -35,67 +38,95 @@ class Answered(NamedTuple):
 Answer = Answered | Refusal
 
 
+class _Asked(NamedTuple):
+    """An encoded question; whose answer is stated as that of a stream (``None``: the start), a model, two versions."""
+
+    place: int
+    question: Question
+    inputs: FloatArray
+    stated: tuple[str | None, str, int, int]
+
+
 class Predictor:
-    """Works on ticks of questions, in the serving thread; never waits for a commit."""
+    """Works on ticks of questions; never waits for a commit.
+
+    A stream's state and the revision that is stated with an answer are both taken on the event loop, where alone they
+    change. A tick of few rows is worked on there, too: to hand it to a thread and back takes longer.
+    """
 
     def __init__(self, threads: Threads) -> None:
         self._threads = threads
 
     async def work(self, questions: list[Question]) -> list[Answer | Exception]:
         """Answer a tick; ``Refusal.STALE`` where the stream has to be loaded anew."""
-        return await self._threads.serve(lambda: _answer(questions))
-
-
-def _answer(questions: Sequence[Question]) -> list[Answer | Exception]:
-    answers: dict[int, Answer | Exception] = {}
-    groups: dict[tuple[int, float | None], list[tuple[int, FloatArray]]] = {}
-    for index, question in enumerate(questions):
-        if question.hot is not None and question.hot.dead:
-            answers[index] = Refusal.STALE
-            continue
-        try:
-            inputs = question.engine.encode_inputs(question.inputs)
-            if question.hot is None:
-                answers[index] = _frozen(question, inputs)
+        few = sum(len(question.inputs) for question in questions) <= INLINE_ROWS
+        encoded = _encoded(questions) if few else await self._threads.predict(lambda: _encoded(questions))
+        answers: dict[int, Answer | Exception] = {}
+        groups: dict[tuple[int, float | None, bool], list[_Asked]] = {}
+        for index, (question, inputs) in enumerate(zip(questions, encoded, strict=True)):
+            hot = question.hot
+            if isinstance(inputs, Exception):
+                answers[index] = inputs
+            elif hot is not None and hot.dead:
+                answers[index] = Refusal.STALE
             else:
-                groups.setdefault((id(question.engine), question.interval), []).append((index, inputs))
+                stated = (None, *question.model, 0) if hot is None else _stated(hot)
+                key = (id(question.engine), question.interval, hot is None)
+                groups.setdefault(key, []).append(_Asked(index, question, inputs, stated))
+        for work in [_Group(group) for group in groups.values()]:
+            answers |= work.answers() if few else await self._threads.predict(work.answers)
+        return [answers[index] for index in range(len(questions))]
+
+
+def _encoded(questions: Sequence[Question]) -> list[FloatArray | Exception]:
+    found: list[FloatArray | Exception] = []
+    for question in questions:
+        try:
+            found.append(question.engine.encode_inputs(question.inputs))
         except Exception as error:  # noqa: BLE001 - it belongs to this question
-            answers[index] = error
-    for group in groups.values():
-        answers |= _group(questions, group)
-    return [answers[index] for index in range(len(questions))]
+            found.append(error)
+    return found
 
 
-def _frozen(question: Question, inputs: FloatArray) -> Answered:
-    name, version = question.model
-    return _answered(None, name, version, 0, question.engine.predict_initial(inputs, question.interval))
+def _stated(hot: Hot) -> tuple[str, str, int, int]:
+    record = hot.record
+    return record.stream, record.model, record.model_version, record.stream_version
 
 
-def _group(questions: Sequence[Question], group: Sequence[tuple[int, FloatArray]]) -> dict[int, Answer | Exception]:
+class _Group:
     """Questions of one engine and interval; those of one stream are joined, since a call takes a stream once."""
-    by_slot: dict[int, list[tuple[int, FloatArray]]] = {}
-    for index, inputs in group:
-        hot = questions[index].hot
-        if hot is not None:
-            by_slot.setdefault(hot.slot, []).append((index, inputs))
-    first = questions[group[0][0]]
-    joined = [(slot, np.concatenate([rows for _, rows in parts])) for slot, parts in by_slot.items()]
-    try:
-        predictions = first.engine.predict(joined, first.interval)
-    except Exception as error:  # noqa: BLE001 - it belongs to those who asked
-        return dict.fromkeys((index for index, _ in group), error)
-    answers: dict[int, Answer | Exception] = {}
-    for parts, prediction in zip(by_slot.values(), predictions, strict=True):
-        start = 0
-        for index, rows in parts:
-            stop = start + len(rows)
-            hot = questions[index].hot
-            if hot is not None:
-                record = hot.record
-                stated = (record.stream, record.model, record.model_version, record.stream_version)
-                answers[index] = _answered(*stated, _slice(prediction, start, stop))
-            start = stop
-    return answers
+
+    def __init__(self, group: Sequence[_Asked]) -> None:
+        self._first = group[0].question
+        self._parts: dict[int, list[_Asked]] = {}
+        for asked in group:
+            hot = asked.question.hot
+            self._parts.setdefault(-1 if hot is None else hot.slot, []).append(asked)
+        self._look = None if self._first.hot is None else self._first.engine.look(list(self._parts))
+
+    def answers(self) -> dict[int, Answer | Exception]:
+        """By the questions' indices; the states are those at the time of making."""
+        engine, interval = self._first.engine, self._first.interval
+        blocks = [
+            parts[0].inputs if len(parts) == 1 else np.concatenate([part.inputs for part in parts])
+            for parts in self._parts.values()
+        ]
+        try:
+            if self._look is None:
+                predictions = [engine.predict_initial(blocks[0], interval)]
+            else:
+                predictions = engine.answer(self._look, blocks, interval)
+        except Exception as error:  # noqa: BLE001 - it belongs to those who asked
+            return {part.place: error for parts in self._parts.values() for part in parts}
+        answers: dict[int, Answer | Exception] = {}
+        for parts, prediction in zip(self._parts.values(), predictions, strict=True):
+            start = 0
+            for part in parts:
+                stop = start + len(part.inputs)
+                own = prediction if len(parts) == 1 else _slice(prediction, start, stop)
+                answers[part.place] = _answered(part.stated, own)
+                start = stop
+        return answers
 
 
 def _slice(prediction: Prediction, start: int, stop: int) -> Prediction:
@@ -112,9 +143,8 @@ def _slice(prediction: Prediction, start: int, stop: int) -> Prediction:
     )
 
 
-def _answered(
-    stream: str | None, model: str, model_version: int, stream_version: int, prediction: Prediction
-) -> Answered:
+def _answered(stated: tuple[str | None, str, int, int], prediction: Prediction) -> Answered:
+    stream, model, model_version, stream_version = stated
     predicted = Predicted(
         stream=stream,
         model=model,

@@ -100,22 +100,23 @@ def register(app: FastAPI, methods_at: Callable[[str], Iterable[str]]) -> None:
         kind = _BY_STATUS.get(raised.status_code, ServiceError)
         return problem(kind(f"{kind.title}."), request.scope, raised.headers)
 
-    app.add_exception_handler(ServiceError, _service_error)
-    app.add_exception_handler(InputError, _input_error)
+    app.add_exception_handler(ServiceError, _refused)
+    app.add_exception_handler(InputError, _refused)
     app.add_exception_handler(RequestValidationError, _parameter_error)
     app.add_exception_handler(HTTPException, _http_exception)
 
 
-async def _service_error(request: Request, error: Exception) -> Response:
-    raised = cast("ServiceError", error)
-    if raised.status >= ServiceError.status:
-        _log.warning("unavailable", detail=raised.detail, exc_info=raised.__cause__)
-    return problem(raised, request.scope)
+def refusal(error: ServiceError | InputError, scope: Scope) -> Response:
+    """The answer to a request that was refused; those that are our fault are logged."""
+    if isinstance(error, InputError):
+        return problem(InvalidError.at(error.loc, error.reason), scope)
+    if error.status >= ServiceError.status:
+        _log.warning("unavailable", detail=error.detail, exc_info=error.__cause__)
+    return problem(error, scope)
 
 
-async def _input_error(request: Request, error: Exception) -> Response:
-    refused = cast("InputError", error)
-    return problem(InvalidError.at(refused.loc, refused.reason), request.scope)
+async def _refused(request: Request, error: Exception) -> Response:
+    return refusal(cast("ServiceError | InputError", error), request.scope)
 
 
 async def _parameter_error(request: Request, error: Exception) -> Response:

@@ -184,7 +184,7 @@ class Streams:
                 raise _unknown(stream)
             return await self._info(*found)
         try:
-            return await self._hot_info(hot)
+            return _hot_info(hot)
         finally:
             self._hot.release(hot)
 
@@ -255,7 +255,7 @@ class Streams:
         if model not in self._frozen:
             self._frozen[model] = await self._threads.load(lambda: self._engines.lease(model, version, {}))
         engine = self._frozen[model].engine
-        answer = await asyncio.shield(self._predictor.put(Question(None, engine, (model, version), inputs, interval)))
+        answer = await self._predictor.put(Question(None, engine, (model, version), inputs, interval))
         if isinstance(answer, Refusal):
             raise TypeError("the frozen start is never out of date")
         return answer.predicted
@@ -351,7 +351,7 @@ class Streams:
         raise UnavailableError(f"Stream {stream} is being changed by others: repeat the request.")
 
     async def _commit(self, *operations: Operation) -> Answers:
-        return await asyncio.shield(self._writer.put(operations))
+        return await self._writer.put(operations)
 
     async def _write(self, groups: Groups) -> Sequence[Answers | Exception]:
         """One transaction for all that is waiting."""
@@ -401,12 +401,13 @@ class Streams:
             return info_of(record, {**snapshot.status, "state": record.state})  # rows without labels may have moved it
         hot = await self._hot.acquire(record.stream)
         try:
-            return await self._hot_info(hot)
+            return _hot_info(hot)
         finally:
             self._hot.release(hot)
 
-    async def _hot_info(self, hot: Hot) -> StreamInfo:
-        return await self._threads.serve(lambda: info_of(hot.record, summary(hot.lease.engine.status(hot.slot))))
+
+def _hot_info(hot: Hot) -> StreamInfo:
+    return info_of(hot.record, summary(hot.lease.engine.status(hot.slot)))
 
 
 def _unknown(stream: str) -> NotFoundError:

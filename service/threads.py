@@ -9,17 +9,17 @@ T = TypeVar("T")
 
 
 class Threads:
-    """Four single threads: serving (predictions, and what they read), learning, loading (and reading), writing."""
+    """Four single threads: predicting (large requests), learning, loading (and reading), writing."""
 
     def __init__(self) -> None:
-        self._serving = ThreadPoolExecutor(1, "serving")
+        self._predicting = ThreadPoolExecutor(1, "predicting")
         self._learning = ThreadPoolExecutor(1, "learning")
         self._loading = ThreadPoolExecutor(1, "loading")
         self._writing = ThreadPoolExecutor(1, "writing")
 
-    async def serve(self, work: Callable[[], T]) -> T:
-        """Run in the serving thread: predictions, and every change of what is served."""
-        return await asyncio.get_running_loop().run_in_executor(self._serving, work)
+    async def predict(self, work: Callable[[], T]) -> T:
+        """Run in the predicting thread: answers to large requests, and the packing of snapshots."""
+        return await asyncio.get_running_loop().run_in_executor(self._predicting, work)
 
     async def learn(self, work: Callable[[], T]) -> T:
         """Run in the learning thread: the numerics of feedback."""
@@ -35,5 +35,5 @@ class Threads:
 
     def close(self) -> None:
         """End the threads, once what they do is done."""
-        for executor in (self._serving, self._learning, self._loading, self._writing):
+        for executor in (self._predicting, self._learning, self._loading, self._writing):
             executor.shutdown()

@@ -17,6 +17,9 @@ ROUTERS: tuple[APIRouter, ...] = (
 )
 """Every resource that is served. They are tried in this order, so the busiest come first."""
 
+HOT_ENDPOINTS = {"predict": predict.predict, "feedback": feedback.feedback, "labels": labels.labels}
+"""What is asked of a stream most, by the end of its path."""
+
 
 def methods_at(path: str) -> set[str]:
     """The methods that a path takes, over all routes.

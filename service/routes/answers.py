@@ -6,8 +6,9 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
-from service.types import Learned, Made, Predicted
+from service.types import Labelled, Learned, Made, Predicted
 
+_NAMES = {kind: tuple(field.name for field in fields(kind)) for kind in (Predicted, Made, Learned, Labelled)}
 _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_SERIALIZE_NUMPY
 
 
@@ -29,12 +30,11 @@ def predicted(value: Predicted) -> Response:
 
 def learned(value: Learned, *, with_predictions: bool) -> Response:
     """A feedback answer, with the predictions made before learning if they were asked for."""
-    body = {field.name: getattr(value, field.name) for field in fields(value) if field.name != "made"}
+    body = {name: getattr(value, name) for name in _NAMES[type(value)] if name != "made"}
     if with_predictions and value.made is not None:
         body |= _present(value.made)
     return answer(body)
 
 
 def _present(value: Predicted | Made) -> dict[str, Any]:
-    pairs = ((field.name, getattr(value, field.name)) for field in fields(value))
-    return {name: item for name, item in pairs if item is not None}
+    return {name: item for name in _NAMES[type(value)] if (item := getattr(value, name)) is not None}

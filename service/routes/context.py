@@ -1,12 +1,9 @@
 """What every route works with, and the parameters that several of them share."""
 
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 from fastapi import Depends, Header, Path, Query, Request
-from fastapi.routing import APIRoute
-from starlette.responses import Response
 
 from service.config import Settings
 from service.errors import InvalidError, MalformedError
@@ -78,21 +75,3 @@ async def _limit(
 StreamId = Annotated[str, Depends(_stream_id)]
 ModelName = Annotated[str, Path(pattern=ID_PATTERN, description="Name of a served model.")]
 Limit = Annotated[int, Depends(_limit)]
-
-
-class StreamRoute(APIRoute):
-    """A route of the hot path: described by FastAPI from its signature, called without its parameter machinery.
-
-    That machinery costs more than a prediction. The endpoint takes ``service``, ``stream`` and ``request`` only.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The endpoint, called with the same values that its annotations ask for."""
-        endpoint = self.endpoint
-
-        async def handle(request: Request) -> Response:
-            stream = check_stream(request.path_params["stream"], request.headers.get("x-stream-id"))
-            response: Response = await endpoint(service=request.app.state.context, stream=stream, request=request)
-            return response
-
-        return handle

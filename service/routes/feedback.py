@@ -6,12 +6,12 @@ from starlette.responses import Response
 from service.errors import InvalidError
 from service.json_body import read_json
 from service.routes.answers import learned
-from service.routes.context import Serving, StreamId, StreamRoute
+from service.routes.context import Serving, StreamId
 from service.routes.describe import body_of
 from service.schemas import FeedbackBody, parse_feedback
 from service.types import Learned
 
-router = APIRouter(prefix="/v1/streams/{stream}", tags=["streams"], route_class=StreamRoute)
+router = APIRouter(prefix="/v1/streams/{stream}", tags=["streams"])
 RETURN = {
     "name": "return",
     "in": "query",

@@ -5,12 +5,12 @@ from starlette.responses import Response
 
 from service.json_body import read_json
 from service.routes.answers import predicted
-from service.routes.context import Serving, StreamId, StreamRoute
+from service.routes.context import Serving, StreamId
 from service.routes.describe import body_of
 from service.schemas import PredictBody, parse_predict
 from service.types import Predicted
 
-router = APIRouter(prefix="/v1/streams/{stream}", tags=["streams"], route_class=StreamRoute)
+router = APIRouter(prefix="/v1/streams/{stream}", tags=["streams"])
 
 
 @router.post(
