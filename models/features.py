@@ -7,7 +7,8 @@ categories, missing values; batched over streams).
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from itertools import chain
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -54,14 +55,14 @@ def encode_rows(features: Sequence[Feature], rows: Sequence[Sequence[Value] | Ma
 
 def _encode_numeric(features: Sequence[Feature], rows: Sequence[object]) -> FloatArray | None:
     """The usual case, all numbers and all there, at NumPy's speed; None where a row needs a closer look."""
-    if any(feature.kind != "numeric" for feature in features):
-        return None
     width = len(features)
-    for row in rows:
-        if type(row) is not list or len(row) != width or not all(type(v) is float or type(v) is int for v in row):
-            return None
+    if any(feature.kind != "numeric" for feature in features) or not set(map(type, rows)) <= {list}:
+        return None
+    listed = cast("Sequence[list[float]]", rows)
+    if not set(map(len, listed)) <= {width} or not set(map(type, chain.from_iterable(listed))) <= {float, int}:
+        return None
     try:
-        encoded = np.array(rows, dtype=np.float64).reshape(len(rows), width)
+        encoded = np.array(listed, dtype=np.float64).reshape(len(listed), width)
     except OverflowError:
         return None
     return encoded if np.isfinite(encoded).all() else None

@@ -12,15 +12,15 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 RETRY_AFTER_SECONDS_MAX = 60
 ARRIVAL_TURNS = 2
-"""Turns of the event loop between the first item and its tick: what has arrived by then is read, and comes along."""
+"""Turns of the event loop without a further item after which a tick begins: who has arrived by then comes along."""
 
 
 class Batcher(Generic[Item, Answer]):
     """Collects what is waiting into ticks and works on one tick at a time.
 
     A tick takes at most one item of each key, so that the items of a key are worked on one after another in the order
-    in which they came; keys take turns. An idle batcher starts a tick at once: nothing ever waits for what has not arrived. All
-    methods belong to one event loop.
+    in which they came; keys take turns. An idle batcher starts a tick at once: nothing ever waits for what has not
+    arrived. All methods belong to one event loop.
 
     Args:
         name: What it does, for errors.
@@ -122,8 +122,7 @@ class Batcher(Generic[Item, Answer]):
                     return
                 self._wake.clear()
                 await self._wake.wait()
-                for _ in range(ARRIVAL_TURNS):
-                    await asyncio.sleep(0)
+                await self._arrivals()
                 continue
             began = loop.time()
             answers = await self._answer([item for item, _ in tick])
@@ -134,6 +133,14 @@ class Batcher(Generic[Item, Answer]):
                     future.exception()  # or the loop complains where the caller has gone away
                 else:
                     future.set_result(answer)
+
+    async def _arrivals(self) -> None:
+        """Let the event loop read what has come meanwhile, as long as it brings items."""
+        quiet = 0
+        while quiet < ARRIVAL_TURNS and self._count < self._tick_items_max:
+            before = self._count
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if self._count == before else 0
 
     async def _answer(self, items: list[Item]) -> Sequence[Answer | Exception]:
         try:

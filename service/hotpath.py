@@ -63,11 +63,16 @@ class HotPath:
 
 
 class HotFastAPI(FastAPI):
-    """FastAPI behind a ``HotPath``."""
+    """FastAPI behind a ``HotPath``.
+
+    Attributes:
+        framework: FastAPI alone, which answers the same.
+    """
 
     def __init__(self, context: Context, endpoints: Mapping[str, Endpoint], **described: Any) -> None:
         super().__init__(**described)
-        self._front = HotPath(super().__call__, context, endpoints)
+        self.framework: ASGIApp = super().__call__
+        self._front = HotPath(self.framework, context, endpoints)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""

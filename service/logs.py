@@ -3,12 +3,15 @@
 import logging
 import sys
 import traceback
+from contextvars import ContextVar
 from typing import Any, TextIO
 
 import orjson
 import structlog
 from structlog.typing import EventDict, Processor
 
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
+"""Id of the request that is being answered."""
 _FRAMES_MAX = 12
 
 
@@ -16,7 +19,7 @@ def configure_logs(level: str, stream: TextIO | None = None) -> None:
     """Send structlog's and the standard library's events to ``stream``, standard error by default, as JSON lines."""
     stream = sys.stderr if stream is None else stream
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
+        with_request,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         without_values,
@@ -37,6 +40,14 @@ def configure_logs(level: str, stream: TextIO | None = None) -> None:
     )
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
+
+
+def with_request(_logger: Any, _name: str, event: EventDict) -> EventDict:
+    """Say to which request an event belongs, if to one."""
+    request_id = REQUEST_ID.get()
+    if request_id:
+        event["request_id"] = request_id
+    return event
 
 
 def without_values(_logger: Any, _name: str, event: EventDict) -> EventDict:

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import ServiceError
 from service.json_body import header
+from service.logs import REQUEST_ID
 from service.problems import problem
 from service.schemas import is_id
 
@@ -39,21 +40,22 @@ class RequestMiddleware:
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            try:
-                await self.app(scope, receive, send_with_id)
-            except ClientDisconnect:
-                status = _CLIENT_CLOSED
-            except Exception as error:
-                _log.error("failed", exc_info=error, **_subject(scope))
-                if status:
-                    raise
-                failure = ServiceError("Something broke on our side; the log has it under this answer's X-Request-Id.")
-                await problem(failure, scope)(scope, receive, send_with_id)
-            finally:
-                if scope["path"] not in _QUIET:
-                    duration_ms = round((time.perf_counter() - started) * 1e3, 2)
-                    _log.info("request", status=status, duration_ms=duration_ms, **_subject(scope))
+        token = REQUEST_ID.set(request_id)
+        try:
+            await self.app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            status = _CLIENT_CLOSED
+        except Exception as error:
+            _log.error("failed", exc_info=error, **_subject(scope))
+            if status:
+                raise
+            failure = ServiceError("Something broke on our side; the log has it under this answer's X-Request-Id.")
+            await problem(failure, scope)(scope, receive, send_with_id)
+        finally:
+            if scope["path"] not in _QUIET:
+                duration_ms = round((time.perf_counter() - started) * 1e3, 2)
+                _log.info("request", status=status, duration_ms=duration_ms, **_subject(scope))
+            REQUEST_ID.reset(token)
 
 
 def _subject(scope: Scope) -> dict[str, str]:

@@ -12,7 +12,7 @@ from service.store import Refusal
 from service.threads import Threads
 from service.types import Predicted, Row
 
-INLINE_ROWS = 512
+INLINE_ROWS = 4_096
 """A tick of more rows is worked on in a thread, so that the event loop goes on."""
 
 

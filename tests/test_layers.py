@@ -53,6 +53,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.streams",),
     ("service.routes", "service.routes.*"),
     ("service.middleware", "service.openapi"),
+    ("service.hotpath",),
     ("service.app",),
     ("service.server",),
     ("service.playback",),

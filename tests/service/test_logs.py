@@ -8,7 +8,7 @@ import orjson
 import pytest
 import structlog
 
-from service.logs import configure_logs
+from service.logs import configure_logs, with_request
 from tests.service.http_case import own_logs, run_async, serving
 
 
@@ -49,7 +49,7 @@ def test_less_severe_events_are_left_out(logs: StringIO) -> None:
 async def test_a_request_is_one_event_with_its_id_and_stream() -> None:
     """Route, status, stream and duration are there, values are not, and health checks are left out."""
     async with serving() as (client, _):
-        with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as events:
+        with structlog.testing.capture_logs([with_request]) as events:
             await client.get("/livez")
             await client.get("/v1/streams/s1?x=s3cr3t", headers={"X-Request-Id": "r1"})
     (event,) = events
