@@ -19,7 +19,7 @@ IMAGE ?= acclimate
 CONTAINER ?= $(shell command -v docker || command -v podman)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check demo models benchmark sinusoid omniglot switching detection recurring virtual-drift metatrain-speed crash loadtest image image-test clean
+.PHONY: help serve test check demo models benchmark tabular sinusoid omniglot switching detection recurring virtual-drift metatrain-speed crash loadtest image image-test clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r t d; do printf '%-15s %s\n' "$$t" "$$d"; done
@@ -62,6 +62,10 @@ models: $(VENV)/.installed ## train the shipped models anew; DATA=folder with be
 
 benchmark: $(VENV)/.installed ## train with defaults and evaluate on real streams; DATA=folder with the files
 	@$(PY) -m loadtest.realdata --data "$(DATA)" $(ARGS)
+
+tabular: $(VENV)/.installed ## the network for tables against boosting, offline; DATA=folder as for benchmark
+	@test -n "$(DATA)" || { echo "make tabular needs DATA=DIR, the folder of make benchmark" >&2; exit 2; }
+	@$(PY) -m loadtest.tabular --data "$(DATA)" $(ARGS)
 
 sinusoid: $(VENV)/.installed ## the sinusoid benchmark
 	@$(PY) -m loadtest.sinusoid $(ARGS)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from models import (
     Evaluation,
@@ -108,7 +109,7 @@ def run(
     """Train, evaluate, and set the figures beside the best peer's and those of boosted trees that learn no more."""
     file = folder / f"{case.name}.csv.gz"
     table = read_table([file], target="label", stream_column="stream", time_column="t")
-    learn, scored = _parts(table, case, folder, split)
+    learn, scored = parts_of(table, case, folder, split)
     name = f"{case.name}.{case.delay}.{seed}" + ("" if split is None else f".split{split}")
     kept = None if bundles is None else bundles / f"{name}.safetensors"
     began = time.process_time()
@@ -138,7 +139,7 @@ def run(
     }
 
 
-def _parts(table: Table, case: Case, folder: Path, split: int | None) -> tuple[Mask, Mask]:
+def parts_of(table: Table, case: Case, folder: Path, split: int | None) -> tuple[Mask, Mask]:
     """Rows to train on and rows to score."""
     splits = json.loads((folder / "client_splits.json").read_text("utf-8"))
     if split is not None:
@@ -194,14 +195,20 @@ def _boosting(table: Table, learn: Mask, scored: Mask) -> float | None:
         from sklearn import ensemble  # type: ignore[import-untyped]  # noqa: PLC0415 - an optional extra
     except ImportError:
         return None
-    x = np.array([[math.nan if value is None else value for value in row] for row in table.values()], dtype=np.float64)
+    x, y = columns_of(table)
     if table.task == "classification":
-        y = np.array([str(label) for label in table.target])
         right = ensemble.HistGradientBoostingClassifier(random_state=0).fit(x[learn], y[learn]).predict(x[scored])
         return float((right == y[scored]).mean())
-    y = np.asarray(table.target, dtype=np.float64)
     said = ensemble.HistGradientBoostingRegressor(random_state=0).fit(x[learn], y[learn]).predict(x[scored])
     return float(np.abs(said - y[scored]).mean())
+
+
+def columns_of(table: Table) -> tuple[npt.NDArray[np.float64], npt.NDArray[Any]]:
+    """Inputs (rows, D) of a table of numbers, and its labels as text or as numbers."""
+    x = np.array([[math.nan if value is None else value for value in row] for row in table.values()], dtype=np.float64)
+    if table.task == "classification":
+        return x, np.array([str(label) for label in table.target])
+    return x, np.asarray(table.target, dtype=np.float64)
 
 
 def _train(table: Table, case: Case, seed: int, budget_minutes: float) -> Model:

@@ -37,6 +37,7 @@ from models.scores import (
     summarise_streams,
 )
 from models.stream_config import StreamConfig
+from models.tabular import Tabular, fit_network, network_scores
 from models.tasks import (
     Mask,
     Table,
@@ -113,6 +114,7 @@ __all__ = [
     "StreamConfig",
     "SwitchingStreams",
     "Table",
+    "Tabular",
     "Target",
     "Tensors",
     "Tick",
@@ -131,12 +133,14 @@ __all__ = [
     "events",
     "expected_calibration_error",
     "fingerprint",
+    "fit_network",
     "init_state",
     "inside",
     "join_tables",
     "keep_freed_memory",
     "label_slots",
     "meta_train",
+    "network_scores",
     "prequential",
     "rank_in_stream",
     "read_bundle",

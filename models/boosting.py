@@ -3,7 +3,6 @@
 scikit-learn is needed to fit and for nothing else: it is an optional extra, and no object of its outlives a call here.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
+from models.crossfit import FOLDS, of_folds
 from models.errors import TrainingError
 from models.trees import LEAVES_MAX, PREFIX, BoolArray, IntArray, Tree, pack_trees, tree_scores
 from models.types import FloatArray, TaskKind, Tensors
@@ -19,7 +19,6 @@ CATEGORIES_MAX = 255
 """Categories of one feature that trees tell apart, the most frequent ones; the others count as missing."""
 PATIENCE = 10
 """Iterations without a better held-out loss after which no more are tried."""
-FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,51 +118,12 @@ def cross_fitted(
     Raises:
         TrainingError: scikit-learn is not installed, or a fold leaves no rows to fit on.
     """
-    parts = []
-    order = []
-    for learn, judge in _folds(len(x), streams, folds, boosting.delay):
-        if not len(learn):
-            raise TrainingError(
-                f"{len(x)} rows are too few for {folds} folds with labels {boosting.delay} rows late; "
-                "give more rows or fewer folds"
-            )
-        tensors = fit_trees(boosting, x[learn], y[learn])
-        parts.append(tree_scores(tensors, torch.from_numpy(x[judge].astype(np.float32))).numpy())
-        order.append(judge)
-    scores = np.empty((len(x), parts[0].shape[1]))
-    scores[np.concatenate(order)] = np.concatenate(parts)
-    return scores
 
+    def scores(learn_x: FloatArray, learn_y: FloatArray | IntArray, asked: FloatArray) -> FloatArray:
+        trees = fit_trees(boosting, learn_x, learn_y)
+        return np.asarray(tree_scores(trees, torch.from_numpy(asked.astype(np.float32))).numpy(), dtype=np.float64)
 
-class Fold(NamedTuple):
-    """Indices of the rows to fit on and of the rows to score."""
-
-    learn: IntArray
-    judge: IntArray
-
-
-def _folds(rows: int, streams: IntArray | None, folds: int, delay: int) -> Iterator[Fold]:
-    """Every row is scored in one fold."""
-    places = np.arange(rows)
-    if streams is None or len(np.unique(streams)) == 1:
-        for judge in np.array_split(places, folds):
-            if len(judge):
-                yield Fold(places[(places < judge[0] - delay) | (places > judge[-1] + delay)], judge)
-        return
-    fold = _balanced(streams, folds)
-    for number in np.unique(fold):
-        yield Fold(places[fold != number], places[fold == number])
-
-
-def _balanced(streams: IntArray, folds: int) -> IntArray:
-    """The fold of each row (rows,): streams, longest first, each into the fold that has fewest rows."""
-    _, stream, lengths = np.unique(streams, return_inverse=True, return_counts=True)
-    fold_rows = np.zeros(min(folds, len(lengths)), np.int64)
-    fold = np.zeros(len(lengths), np.int64)
-    for place in np.argsort(-lengths, kind="stable"):
-        fold[place] = fold_rows.argmin()
-        fold_rows[fold[place]] += lengths[place]
-    return fold[stream]
+    return of_folds(scores, x, y, streams, folds=folds, delay=boosting.delay)
 
 
 class _Ensemble(NamedTuple):

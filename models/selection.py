@@ -7,7 +7,7 @@ import numpy as np
 
 from models.tasks.episodes import fit_target, likely_power, own_delay, season_rows
 from models.training import CLEARLY, Follow, Interrupted, Split, TrainSettings, fit, judge, part_of
-from models.types import Expert, Lags, ModelSpec
+from models.types import Expert, Lags, ModelSpec, StartKind
 
 LAG_RATES = (0.1, 0.02)
 """Rates, per row, of the means of known labels that become inputs."""
@@ -59,8 +59,8 @@ def choose_lags(
     )
 
 
-def candidates(spec: ModelSpec, *, trees: bool) -> ModelSpec:
-    """The spec with every expert that may join the committee: heads without a network, on boosted trees too."""
+def candidates(spec: ModelSpec, start: StartKind) -> ModelSpec:
+    """The spec with every expert that may join the committee: heads without a network, on a frozen start too."""
     (first,) = spec.experts
     delay = first.hyper_parameters["delay_rows"]
     taus = first.hyper_parameters["tau_rows"]
@@ -77,10 +77,11 @@ def candidates(spec: ModelSpec, *, trees: bool) -> ModelSpec:
     linear = Expert("linear", first.learner, hyper)
     waves = {"random_features": KERNEL_FEATURES, "quadratic": 0}
     kernel = Expert("kernel", first.learner, {**hyper, **waves, **_members(KERNEL_MEMBERS, delay)})
-    if not trees:
+    if not start:
         return replace(spec, experts=(first, linear, kernel))
-    grown = Expert("trees", first.learner, {**hyper, "start_columns": spec.outputs}, on_start=True)
-    return replace(spec, start="boosted_trees", experts=(first, linear, kernel, grown))
+    name = "trees" if start == "boosted_trees" else "tabular"
+    on_start = Expert(name, first.learner, {**hyper, "start_columns": spec.outputs}, on_start=True)
+    return replace(spec, start=start, experts=(first, linear, kernel, on_start))
 
 
 def _members(candidates: Sequence[tuple[float, float]], delay: float) -> Mapping[str, Sequence[float]]:

@@ -1,4 +1,4 @@
-"""Frozen starts of a split: boosted trees, how they are best fitted, and their honest answers."""
+"""Frozen starts of a split: boosted trees or a network, how they are best fitted, and their honest answers."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -6,25 +6,29 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from models.boosting import FOLDS, Boosting, cross_fitted, fit_trees
+from models.boosting import Boosting, cross_fitted, fit_trees
 from models.bundle import Model
+from models.crossfit import FOLDS, of_folds
 from models.features import Scales, encode_rows, standardise
-from models.start import PREFIX, link
+from models.start import PREFIX, link, start_scores
+from models.tabular import Tabular, fit_network, network_scores
 from models.targets import encode_targets, from_scale, to_scale
 from models.training import CLEARLY, Split, Start
-from models.trees import tree_scores
+from models.trees import IntArray, tree_scores
 from models.types import FloatArray, ModelSpec
 
-TREES_ROWS_MIN = 200
-"""Fewer rows make no trees worth fitting."""
+START_ROWS_MIN = 200
+"""Fewer rows make no start worth fitting."""
 MORE_ITERATIONS = 3
 """Factor by which more trees are tried, for numbers."""
+NETWORK_FOLDS = 3
+"""A network takes longer to fit than trees."""
 
 
-def enough_for_trees(split: Split) -> bool:
-    """Whether trees can be fitted on some of the rows to learn from and tried on the others."""
+def enough_for_start(split: Split) -> bool:
+    """Whether a start can be fitted on some of the rows to learn from and tried on the others."""
     rows = sum(len(places) for places in split.learn)
-    return rows >= TREES_ROWS_MIN and rows >= FOLDS * split.delay
+    return rows >= START_ROWS_MIN and rows >= FOLDS * split.delay
 
 
 def boosting_of(spec: ModelSpec, delay: int = 0, seed: int = 0) -> Boosting:
@@ -74,22 +78,38 @@ def _named(boosting: Boosting) -> str:
     return f"{boosting.iterations} trees by {boosting.loss.replace('_', ' ')}"
 
 
-def with_start(split: Split, spec: ModelSpec, boosting: Boosting) -> Split:
-    """The split with boosted trees fitted on its rows to learn from, and their answers on all its rows.
+def network_of_rows(spec: ModelSpec, delay: int = 0, seed: int = 0) -> Tabular:
+    """How a network is fitted."""
+    return Tabular(spec.task, classes=len(spec.target.classes), delay=delay, seed=seed)
 
-    A row that trees were fitted on is answered by trees that were fitted on others, so that an expert learns how far
+
+def with_start(split: Split, spec: ModelSpec, how: Boosting | Tabular) -> Split:
+    """The split with a start fitted on its rows to learn from, and its answers on all its rows.
+
+    A row that the start was fitted on is answered by one that was fitted on others, so that an expert learns how far
     the start can be believed.
 
     Raises:
-        TrainingError: scikit-learn is not installed.
+        TrainingError: scikit-learn is not installed, where trees are asked for.
     """
     x, y = _rows(split, spec)
     learn = np.sort(np.concatenate(split.learn))
-    trees = fit_trees(boosting, x[learn], y[learn], PREFIX)
-    scores = tree_scores(trees, torch.from_numpy(x.astype(np.float32)), PREFIX)
-    honest = cross_fitted(boosting, x[learn], y[learn], split.table.streams[learn])
-    scores[learn] = torch.from_numpy(honest).to(scores.dtype)
-    return split._replace(start=Start(trees, link(spec.task, scores), boosting))
+    streams = split.table.streams[learn]
+    if isinstance(how, Boosting):
+        kind, tensors = "boosted_trees", fit_trees(how, x[learn], y[learn], PREFIX)
+        honest = cross_fitted(how, x[learn], y[learn], streams)
+    else:
+        kind, tensors = "tabular_network", fit_network(how, x[learn], y[learn], PREFIX)
+
+        def scores(learn_x: FloatArray, learn_y: FloatArray | IntArray, asked: FloatArray) -> FloatArray:
+            fitted = fit_network(how, learn_x, learn_y, PREFIX)
+            found = network_scores(fitted, torch.from_numpy(asked.astype(np.float32)), PREFIX)
+            return np.asarray(found.numpy(), dtype=np.float64)
+
+        honest = of_folds(scores, x[learn], y[learn], streams, folds=NETWORK_FOLDS, delay=how.delay)
+    found = start_scores(kind, tensors, torch.from_numpy(x.astype(np.float32)))
+    found[learn] = torch.from_numpy(honest).to(found.dtype)
+    return split._replace(start=Start(tensors, link(spec.task, found), how))
 
 
 def with_start_of(split: Split, model: Model) -> Split:
@@ -97,10 +117,10 @@ def with_start_of(split: Split, model: Model) -> Split:
     spec = model.spec
     if not spec.start:
         return split
-    trees = {name: tensor for name, tensor in model.meta.items() if name.startswith(PREFIX)}
+    tensors = {name: tensor for name, tensor in model.meta.items() if name.startswith(PREFIX)}
     x, _ = _rows(split, spec)
-    scores = tree_scores(trees, torch.from_numpy(x.astype(np.float32)), PREFIX)
-    return split._replace(start=Start(trees, link(spec.task, scores)))
+    scores = start_scores(spec.start, tensors, torch.from_numpy(x.astype(np.float32)))
+    return split._replace(start=Start(tensors, link(spec.task, scores)))
 
 
 def _rows(split: Split, spec: ModelSpec) -> tuple[FloatArray, FloatArray]:

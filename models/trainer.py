@@ -24,7 +24,7 @@ from models.prequential import Report
 from models.scores import Run
 from models.search import SEARCH_SHARE, choose_network
 from models.selection import LAG_RATES, candidates, choose_lags, choose_target
-from models.starting import choose_start, enough_for_trees, with_start
+from models.starting import choose_start, enough_for_start, network_of_rows, with_start
 from models.tasks.episodes import fit_features, fit_target, own_delay
 from models.tasks.labels import label_slots, table_targets
 from models.tasks.sinusoid import Sinusoid, SinusoidEpisodes
@@ -47,7 +47,7 @@ from models.training import (
     part_of,
     split_table,
 )
-from models.types import DetectorChoice, Expert, Feature, Lags, ModelSpec, Target, TaskKind, Tensors
+from models.types import DetectorChoice, Expert, Feature, Lags, ModelSpec, StartKind, Target, TaskKind, Tensors
 
 ITERATIONS = 600
 """Meta-iterations of the full run."""
@@ -101,8 +101,8 @@ def train_table(table: Table, settings: TrainSettings, progress: Follow) -> tupl
     interrupted = not iterations
     if iterations:
         everything = split._replace(learn=by_stream(table), judge=[])
-        if model.spec.start and split.start is not None and split.start.boosting is not None:
-            everything = with_start(everything, model.spec, split.start.boosting)
+        if model.spec.start and split.start is not None and split.start.how is not None:
+            everything = with_start(everything, model.spec, split.start.how)
         follow = part_of(progress, 0.6, 1.0, "training on all rows")
         seconds = 0.4 * _seconds(settings)
         enough = {name: max(VALIDATE_EVERY, count) for name, count in iterations.items()}
@@ -149,14 +149,13 @@ def _fit_chosen(
         spec = choose_network(spec, split, settings, share, choices, part_of(progress, 0.3, 0.45, "network"))
     follow = part_of(progress, 0.45 if settings.search else 0.3, 0.6, "meta-training")
     if settings.algorithm == "auto":
-        trees = installed() and enough_for_trees(split) and not spec.target.ways
-        if not trees:
-            reason = "too few rows" if installed() else "they need scikit-learn, the extra train"
-            reason = "each stream names its classes itself" if spec.target.ways else reason
-            choices.append(f"boosted trees: not tried, {reason}")
-        bare, spec = spec, candidates(spec, trees=trees)
+        kind = _start_kind(split, spec, settings, choices)
+        bare, spec = spec, candidates(spec, kind)
         try:
-            split = with_start(split, spec, choose_start(split, spec, settings.seed, choices)) if trees else split
+            if kind == "boosted_trees":
+                split = with_start(split, spec, choose_start(split, spec, settings.seed, choices))
+            elif kind:
+                split = with_start(split, spec, network_of_rows(spec, split.delay, settings.seed))
         except KeyboardInterrupt:
             raise Interrupted(fit(bare, split, settings, 0.0, 0, follow).model) from None
     fitted = fit(spec, split, settings, 0.3 * seconds, ITERATIONS, follow)
@@ -169,6 +168,19 @@ def _fit_chosen(
     if settings.journal is not None:
         settings.journal.latest = model
     return model, {expert.name: fitted.iterations[expert.name] for expert in model.spec.experts}, split
+
+
+def _start_kind(split: Split, spec: ModelSpec, settings: TrainSettings, choices: list[str]) -> StartKind:
+    """The frozen start that experts get."""
+    if spec.target.ways or not enough_for_start(split):
+        reason = "each stream names its classes itself" if spec.target.ways else "too few rows"
+        choices.append(f"frozen start: none, {reason}")
+        return ""
+    if settings.start == "trees" or (settings.start == "auto" and installed()):
+        return "boosted_trees"
+    reason = "as asked for" if settings.start == "network" else "boosted trees need scikit-learn, the extra train"
+    choices.append(f"frozen start: a tabular network, {reason}")
+    return "tabular_network"
 
 
 def _seconds(settings: TrainSettings) -> float:

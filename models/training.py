@@ -19,6 +19,7 @@ from models.learners import Learner
 from models.metatrain import Checkpoint, Keep, Progress, Source, Trained, meta_train
 from models.plan import Plan
 from models.prequential import Report, prequential
+from models.tabular import Tabular
 from models.tasks.episodes import Prepared, Stretches, held_out, prepare
 from models.tasks.table import IntArray, Table
 from models.types import Batch, Episode, ModelSpec, TaskKind, Tensors
@@ -58,6 +59,7 @@ class TrainSettings:
         search: Whether meta-validation chooses the sizes of the network.
         classes: ``fixed`` to those of the table, or ``open``: each stream names its own as their labels come.
         ways: Most classes of a stream, where they are open; None takes the most that a stream of the table has.
+        start: What frozen start ``auto`` gives experts: boosted trees where scikit-learn is installed, else a network.
         archive_segments: Left regimes that each Bayesian head of a stream remembers, 0 to ARCHIVE_MAX.
         journal: Where progress is kept, so that an interrupted training can go on.
     """
@@ -73,6 +75,7 @@ class TrainSettings:
     classes: Literal["fixed", "open"] = "fixed"
     ways: int | None = None
     archive_segments: int = 0
+    start: Literal["auto", "trees", "network"] = "auto"
     journal: Journal | None = field(default=None, compare=False, repr=False)
 
 
@@ -98,12 +101,12 @@ Follow = Callable[[TrainProgress], None]
 class Start(NamedTuple):
     """A fitted frozen start: its tensors as in a model's, and its answers (rows, K) on every row of a table.
 
-    ``boosting`` says how it was fitted; None for one that a model had already.
+    ``how`` says how it was fitted; None for one that a model had already.
     """
 
     tensors: Tensors
     answers: Tensor
-    boosting: Boosting | None = None
+    how: Boosting | Tabular | None = None
 
 
 class Split(NamedTuple):

@@ -112,6 +112,10 @@ class DetectorChoice:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
+StartKind: TypeAlias = Literal["", "boosted_trees", "tabular_network"]
+"""Frozen starts; the empty name is none."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """Everything about a model that is not a tensor; written as JSON into the bundle.
@@ -151,7 +155,7 @@ class ModelSpec:
     window_rows: int = 32
     min_rows: int = 8
     standardiser_rows: int = 2000
-    start: Literal["", "boosted_trees"] = ""
+    start: StartKind = ""
     delay_rows: float = 0.0
     stacked: bool = False
     provenance: Mapping[str, Any] = field(default_factory=dict)

@@ -63,6 +63,14 @@ class Task(StrEnum):
     classification = "classification"
 
 
+class Start(StrEnum):
+    """What frozen start a committee's experts build on."""
+
+    auto = "auto"
+    trees = "trees"
+    network = "network"
+
+
 class Classes(StrEnum):
     """Whose classes are learned: the table's, or each stream's own."""
 
@@ -151,6 +159,13 @@ def train(  # typer reads the help from the declarations
         int | None,
         typer.Option(min=2, help="With --classes open: most classes of a stream (default: as in the data)."),
     ] = None,
+    start: Annotated[
+        Start,
+        typer.Option(
+            help="Frozen start that --algorithm auto builds on: boosted trees, or a network for tables, which takes "
+            "longer to fit (auto: trees where scikit-learn is installed)."
+        ),
+    ] = Start.auto,
     archive_segments: Annotated[
         int, typer.Option(min=0, max=16, help="Left regimes that a stream remembers, to go on from one that returns.")
     ] = 0,
@@ -219,6 +234,7 @@ def train(  # typer reads the help from the declarations
         classes=classes.value,
         ways=ways,
         archive_segments=archive_segments,
+        start=start.value,
     )
     if ways is not None and classes is Classes.fixed:
         raise typer.BadParameter("--ways says how many classes a stream may name; state it with --classes open")
@@ -233,6 +249,7 @@ def train(  # typer reads the help from the declarations
             ("--task", task),
             ("--search", search),
             ("--classes", classes is Classes.open),
+            ("--start", start is not Start.auto),
         ):
             if given:
                 raise typer.BadParameter(f"{name} stays as it is in the model of --continue; leave it out")

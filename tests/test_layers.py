@@ -17,8 +17,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models.types", "models.errors"),
     ("models.vocabulary", "models.unnamed", "models.ragged"),
     ("models.networks", "models.losses", "models.params", "models.features", "models.targets", "models.trees"),
+    ("models.tabular",),
     ("models.start", "models.kalman"),
-    ("models.memory", "models.boosting"),
+    ("models.memory", "models.crossfit", "models.boosting"),
     ("models.learners.*", "models.detectors.*"),
     ("models.learners", "models.detectors"),
     ("models.committee", "models.virtual_drift"),
@@ -77,6 +78,7 @@ FORBIDDEN: Mapping[str, frozenset[str]] = {
 OPTIONAL_EXTRAS: Mapping[str, frozenset[str]] = {
     "loadtest.realdata": frozenset({"sklearn"}),
     "models.boosting": frozenset({"sklearn"}),
+    "loadtest.tabular": frozenset({"sklearn"}),
     "models.rivers": frozenset({"river"}),
 }
 """Modules that import an optional extra inside a function, and which: one place each."""

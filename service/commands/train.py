@@ -26,7 +26,7 @@ from service.commands.console import CommandError, number, out, progress_bar
 from service.commands.data import select
 
 Follow = Callable[[TrainProgress], None]
-STATED = ("task", "lag_target", "delay", "algorithm", "seed", "search", "classes", "ways", "archive_segments")
+STATED = ("task", "lag_target", "delay", "algorithm", "seed", "search", "classes", "ways", "archive_segments", "start")
 """Settings that a resumed training must have in common with the interrupted one; the budget may change."""
 
 

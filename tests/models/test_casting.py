@@ -29,7 +29,7 @@ def auditioned(folder: Path, task: str = "regression", streams: int = 1) -> tupl
     table = small_table(folder, 600, streams, task)
     settings = TrainSettings(lag_target=1)
     split = split_table(table, 0)
-    spec = candidates(_base_spec(table, "bayes_head", settings), trees=True)
+    spec = candidates(_base_spec(table, "bayes_head", settings), "boosted_trees")
     split = with_start(split, spec, boosting_of(spec))
     model = fit(spec, split, settings, 60.0, 5, silent).model
     choices: list[str] = []

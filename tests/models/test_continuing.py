@@ -119,7 +119,7 @@ def test_ctrl_c_and_resume_give_the_uninterrupted_version(tmp_path: Path) -> Non
 
 def committee(table: Table) -> Model:
     """Three experts, one of them on boosted trees, briefly trained on a table."""
-    spec = candidates(_base_spec(table, "bayes_head", TrainSettings(lag_target=0)), trees=True)
+    spec = candidates(_base_spec(table, "bayes_head", TrainSettings(lag_target=0)), "boosted_trees")
     return fit(spec, with_start(split_table(table, 0), spec, boosting_of(spec)), SETTINGS, 60.0, 50, silent).model
 
 
