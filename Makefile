@@ -19,7 +19,7 @@ IMAGE ?= acclimate
 CONTAINER ?= $(shell command -v docker || command -v podman)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check demo models benchmark tabular sinusoid omniglot switching detection recurring virtual-drift metatrain-speed crash loadtest image image-test clean
+.PHONY: help serve test check demo models benchmark tabular sinusoid omniglot switching detection recurring virtual-drift metatrain-speed engine-rate http-rate crash loadtest image image-test clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r t d; do printf '%-15s %s\n' "$$t" "$$d"; done
@@ -88,6 +88,12 @@ virtual-drift: $(VENV)/.installed ## inputs that move without labels: delay, fal
 
 metatrain-speed: $(VENV)/.installed ## meta-training, batched over tasks, against per-task loops
 	@$(PY) -m loadtest.metatrain_speed $(ARGS)
+
+engine-rate: $(VENV)/.installed ## adapting and learning without HTTP, against matrix products and autograd
+	@$(PY) -m loadtest.engine_rate $(ARGS)
+
+http-rate: $(VENV)/.installed ## requests per second against a bare FastAPI route, side by side
+	@$(PY) -m loadtest.http_rate $(ARGS)
 
 crash: $(VENV)/.installed ## kill -9 under load, restart, compare; N=20 cycles
 	@$(PY) -m loadtest.crash --cycles $(N) $(ARGS)
