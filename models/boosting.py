@@ -8,11 +8,9 @@ from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 
-from models.crossfit import FOLDS, of_folds
 from models.errors import TrainingError
-from models.trees import LEAVES_MAX, PREFIX, BoolArray, IntArray, Tree, pack_trees, tree_scores
+from models.trees import LEAVES_MAX, PREFIX, BoolArray, IntArray, Tree, pack_trees
 from models.types import FloatArray, TaskKind, Tensors
 
 CATEGORIES_MAX = 255
@@ -90,40 +88,6 @@ def fit_trees(boosting: Boosting, x: FloatArray, y: FloatArray | IntArray, prefi
         return _pack([_fitted(boosting, x, y.reshape(-1).astype(np.int64))], prefix)
     outputs = y.reshape(len(x), -1)
     return _pack([_fitted(boosting, x, outputs[:, output]) for output in range(outputs.shape[1])], prefix)
-
-
-def cross_fitted(
-    boosting: Boosting,
-    x: FloatArray,
-    y: FloatArray | IntArray,
-    streams: IntArray | None = None,
-    folds: int = FOLDS,
-) -> FloatArray:
-    """Scores of the training rows, each from trees that were not fitted on it.
-
-    Their residuals are what a head on top will meet in serving; residuals of the fitted rows are too small, and a
-    prior learned from them trusts the trees too much.
-
-    Args:
-        boosting: How to fit each fold.
-        x: (rows, D), as for ``fit_trees``.
-        y: Targets, as for ``fit_trees``.
-        streams: (rows,) code of each row's stream; None is one stream.
-        folds: Of one stream contiguous blocks of time, with ``delay`` rows left out on either side; of several
-            streams whole streams, as many folds as there are streams if those are fewer.
-
-    Returns:
-        (rows, K) raw scores.
-
-    Raises:
-        TrainingError: scikit-learn is not installed, or a fold leaves no rows to fit on.
-    """
-
-    def scores(learn_x: FloatArray, learn_y: FloatArray | IntArray, asked: FloatArray) -> FloatArray:
-        trees = fit_trees(boosting, learn_x, learn_y)
-        return np.asarray(tree_scores(trees, torch.from_numpy(asked.astype(np.float32))).numpy(), dtype=np.float64)
-
-    return of_folds(scores, x, y, streams, folds=folds, delay=boosting.delay)
 
 
 class _Ensemble(NamedTuple):

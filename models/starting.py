@@ -6,16 +6,16 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from models.boosting import Boosting, cross_fitted, fit_trees
+from models.boosting import Boosting, fit_trees
 from models.bundle import Model
 from models.crossfit import FOLDS, of_folds
 from models.features import Scales, encode_rows, standardise
 from models.start import PREFIX, link, start_scores
-from models.tabular import Tabular, fit_network, network_scores
+from models.tabular import Tabular, fit_network
 from models.targets import encode_targets, from_scale, to_scale
 from models.training import CLEARLY, Split, Start
 from models.trees import IntArray, tree_scores
-from models.types import FloatArray, ModelSpec
+from models.types import FloatArray, ModelSpec, StartKind, Tensors
 
 START_ROWS_MIN = 200
 """Fewer rows make no start worth fitting."""
@@ -94,22 +94,42 @@ def with_start(split: Split, spec: ModelSpec, how: Boosting | Tabular) -> Split:
     """
     x, y = _rows(split, spec)
     learn = np.sort(np.concatenate(split.learn))
-    streams = split.table.streams[learn]
-    if isinstance(how, Boosting):
-        kind, tensors = "boosted_trees", fit_trees(how, x[learn], y[learn], PREFIX)
-        honest = cross_fitted(how, x[learn], y[learn], streams)
-    else:
-        kind, tensors = "tabular_network", fit_network(how, x[learn], y[learn], PREFIX)
-
-        def scores(learn_x: FloatArray, learn_y: FloatArray | IntArray, asked: FloatArray) -> FloatArray:
-            fitted = fit_network(how, learn_x, learn_y, PREFIX)
-            found = network_scores(fitted, torch.from_numpy(asked.astype(np.float32)), PREFIX)
-            return np.asarray(found.numpy(), dtype=np.float64)
-
-        honest = of_folds(scores, x[learn], y[learn], streams, folds=NETWORK_FOLDS, delay=how.delay)
-    found = start_scores(kind, tensors, torch.from_numpy(x.astype(np.float32)))
+    tensors = fit_start(how, x[learn], y[learn])
+    found = start_scores(_kind(how), tensors, torch.from_numpy(x.astype(np.float32)))
+    honest = cross_fitted(how, x[learn], y[learn], split.table.streams[learn])
     found[learn] = torch.from_numpy(honest).to(found.dtype)
     return split._replace(start=Start(tensors, link(spec.task, found), how))
+
+
+def fit_start(how: Boosting | Tabular, x: FloatArray, y: FloatArray | IntArray) -> Tensors:
+    """Trees or a network, fitted on rows (rows, D) in order of time, under the names of a model's start."""
+    return fit_trees(how, x, y, PREFIX) if isinstance(how, Boosting) else fit_network(how, x, y, PREFIX)
+
+
+def cross_fitted(
+    how: Boosting | Tabular,
+    x: FloatArray,
+    y: FloatArray | IntArray,
+    streams: IntArray | None = None,
+    folds: int | None = None,
+) -> FloatArray:
+    """Raw scores (rows, K) of the rows to learn from, each from a start that was not fitted on it.
+
+    Their residuals are what a head on top will meet in serving; residuals of the fitted rows are too small, and a
+    prior learned from them trusts the start too much. Arguments and errors are those of ``crossfit.of_folds``.
+    """
+
+    def scores(learn_x: FloatArray, learn_y: FloatArray | IntArray, asked: FloatArray) -> FloatArray:
+        found = start_scores(_kind(how), fit_start(how, learn_x, learn_y), torch.from_numpy(asked.astype(np.float32)))
+        return np.asarray(found.numpy(), dtype=np.float64)
+
+    if folds is None:
+        folds = FOLDS if isinstance(how, Boosting) else NETWORK_FOLDS
+    return of_folds(scores, x, y, streams, folds=folds, delay=how.delay)
+
+
+def _kind(how: Boosting | Tabular) -> StartKind:
+    return "boosted_trees" if isinstance(how, Boosting) else "tabular_network"
 
 
 def with_start_of(split: Split, model: Model) -> Split:

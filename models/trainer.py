@@ -33,6 +33,7 @@ from models.training import (
     ARCHIVE_MAX,
     SEGMENT_ROWS,
     VALIDATE_EVERY,
+    Fitted,
     Follow,
     Interrupted,
     Split,
@@ -100,15 +101,13 @@ def train_table(table: Table, settings: TrainSettings, progress: Follow) -> tupl
     scores = held_out_scores(model, judge(model, split), settings.seed)
     interrupted = not iterations
     if iterations:
-        everything = split._replace(learn=by_stream(table), judge=[])
-        if model.spec.start and split.start is not None and split.start.how is not None:
-            everything = with_start(everything, model.spec, split.start.how)
-        follow = part_of(progress, 0.6, 1.0, "training on all rows")
-        seconds = 0.4 * _seconds(settings)
-        enough = {name: max(VALIDATE_EVERY, count) for name, count in iterations.items()}
-        final = fit(model.spec, everything, settings, seconds, enough, follow)
-        interrupted = final.interrupted
-        model = model if interrupted else final.model
+        try:
+            final = _fit_all(model.spec, split, settings, iterations, progress)
+        except KeyboardInterrupt:  # in the fit of the frozen start, which nobody else watches
+            interrupted = True
+        else:
+            interrupted = final.interrupted
+            model = model if interrupted else final.model
     metric = _metric(model.spec.task)
     provenance = {
         **model.spec.provenance,
@@ -127,6 +126,18 @@ def train_table(table: Table, settings: TrainSettings, progress: Follow) -> tupl
     }
     model = Model(replace(model.spec, provenance=provenance), model.meta)
     return model, TrainingReport(metric, scores, tuple(choices), interrupted)
+
+
+def _fit_all(
+    spec: ModelSpec, split: Split, settings: TrainSettings, iterations: Mapping[str, int], progress: Follow
+) -> Fitted:
+    """The chosen model once more, on every row, for as many iterations as its experts took to their best."""
+    everything = split._replace(learn=by_stream(split.table), judge=[])
+    if spec.start and split.start is not None and split.start.how is not None:
+        everything = with_start(everything, spec, split.start.how)
+    enough = {name: max(VALIDATE_EVERY, count) for name, count in iterations.items()}
+    follow = part_of(progress, 0.6, 1.0, "training on all rows")
+    return fit(spec, everything, settings, 0.4 * _seconds(settings), enough, follow)
 
 
 def _fit_chosen(

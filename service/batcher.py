@@ -133,6 +133,7 @@ class Batcher(Generic[Item, Answer]):
                     future.exception()  # or the loop complains where the caller has gone away
                 else:
                     future.set_result(answer)
+            await asyncio.sleep(0)  # work that never waits must not keep the event loop from all else while items do
 
     async def _arrivals(self) -> None:
         """Let the event loop read what has come meanwhile, as long as it brings items."""

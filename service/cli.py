@@ -238,6 +238,8 @@ def train(  # typer reads the help from the declarations
     )
     if ways is not None and classes is Classes.fixed:
         raise typer.BadParameter("--ways says how many classes a stream may name; state it with --classes open")
+    if start is not Start.auto and (algorithm != "auto" or tasks is not None or classes is Classes.open):
+        raise typer.BadParameter("--start is for the committee of --algorithm auto on --data, with fixed classes")
     if classes is Classes.open and task is Task.regression:
         raise typer.BadParameter("--classes open is for --task classification")
     if parent is not None:

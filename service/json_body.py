@@ -34,7 +34,7 @@ async def read_json(request: Request, bytes_max: int) -> Any:
 
 
 def header(scope: Scope, name: bytes) -> str:
-    """The first header of this name, in lower case; empty where there is none. A tenth of what Starlette's cost."""
+    """The first header of this (lower-case) name; empty where there is none."""
     for key, value in scope["headers"]:
         if key == name:
             return str(value, "latin-1")

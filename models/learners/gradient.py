@@ -247,8 +247,9 @@ class GradientLearner(ABC):
     def _written_out(self) -> Mlp | None:
         """The network, where the steps move all of it and its gradient is written out."""
         net = self.net
-        able = isinstance(net, Mlp) and self.fast_names == net.names and self.activation in WRITTEN_OUT
-        return net if isinstance(net, Mlp) and able else None
+        if isinstance(net, Mlp) and self.fast_names == net.names and self.activation in WRITTEN_OUT:
+            return net
+        return None
 
     def _gradient(self, meta: Tensors, fast: Tensors, batch: Batch, *, differentiable: bool) -> Tensors:
         """Clipped gradient of each stream's loss. The losses are independent, so their sum gives all gradients."""

@@ -12,8 +12,9 @@ from sklearn.ensemble import (  # type: ignore[import-untyped]  # the oracle com
     HistGradientBoostingRegressor,
 )
 
-from models.boosting import CATEGORIES_MAX, Boosting, cross_fitted, fit_trees
+from models.boosting import CATEGORIES_MAX, Boosting, fit_trees
 from models.errors import TrainingError
+from models.starting import cross_fitted
 from models.trees import IntArray, tree_scores
 from models.types import FloatArray
 

@@ -10,6 +10,7 @@ from models import (
     LEARNERS,
     DataError,
     Engine,
+    Tabular,
     TrainingError,
     TrainProgress,
     TrainSettings,
@@ -20,6 +21,10 @@ from models import (
     trainer,
     write_bundle,
 )
+from models.boosting import Boosting
+from models.starting import with_start
+from models.training import Split
+from models.types import ModelSpec
 from tests.models.examples import small_table
 
 SMALL = ((trainer, "ITERATIONS", 30), (trainer, "SINUSOID_ITERATIONS", 60), (selection, "PROBE_ITERATIONS", 10))
@@ -132,3 +137,23 @@ def test_ctrl_c_leaves_the_best_so_far(tmp_path: Path) -> None:
         model, report = train_table(table, TrainSettings(), follow)
         assert report.interrupted
         assert Engine(model).predict_initial(np.zeros((1, 2))).predictions
+
+
+def test_ctrl_c_while_the_start_is_fitted_again_leaves_the_chosen_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody reports progress there, and a network takes minutes."""
+    calls = 0
+
+    def stopped(split: Split, spec: ModelSpec, how: Boosting | Tabular) -> Split:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        return with_start(split, spec, how)
+
+    monkeypatch.setattr(trainer, "with_start", stopped)
+    model, report = train_table(small_table(tmp_path, 300, 2), TrainSettings(), silent)
+    assert calls == 2
+    assert report.interrupted
+    assert Engine(model).predict_initial(np.zeros((1, 2))).predictions

@@ -58,7 +58,7 @@ def test_labelled_rows_are_watched_too_and_learned_as_ever() -> None:
         tick = engine.step([Feedback(slot, inputs, inputs[:, :1]), blind])
         engine.apply(tick)
         moved += [tick.outcomes[0].moved] if tick.outcomes[0].moved else []
-        assert tick.outcomes[0].loss == pytest.approx(tick.outcomes[1].loss, rel=1e-5)
+        assert tick.outcomes[0].loss == pytest.approx(tick.outcomes[1].loss, rel=1e-6, abs=1e-6)
         assert tick.outcomes[1].moved is None
     (found,) = moved
     assert found.feature == engine.model.spec.features[1].name

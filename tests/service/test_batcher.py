@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -193,3 +194,28 @@ def test_any_traffic_is_answered_once_and_in_the_order_of_its_key(items: list[in
     for key in range(10):
         assert [item for item in flat if item % 10 == key] == [item for item in items if item % 10 == key]
     assert all(len({item % 10 for item in tick}) == len(tick) <= tick_items_max for tick in recorder)
+
+
+@run_async
+async def test_work_that_never_waits_leaves_the_loop_to_others_between_ticks() -> None:
+    """A clock in the same loop moves on with every tick of a full queue."""
+    turns, seen = 0, []
+
+    async def clock() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def work(items: list[int]) -> Sequence[int | Exception]:
+        seen.append(turns)
+        return items
+
+    batcher = made(work, tick_items_max=1)
+    batcher.start()
+    other = asyncio.get_running_loop().create_task(clock())
+    await asyncio.gather(*(batcher.put(item) for item in range(5)))
+    other.cancel()
+    assert len(seen) == 5
+    assert all(later > earlier for earlier, later in pairwise(seen))
+    await batcher.close()
