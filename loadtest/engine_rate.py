@@ -28,9 +28,9 @@ from models import (
     Plan,
     Target,
     Tensors,
-    keep_freed_memory,
     use_threads,
 )
+from service.allocator import keep_freed_memory
 
 STREAMS = (64, 256, 1024)
 INPUTS, HIDDEN, WINDOW, STEPS = 8, (64, 64), 32, 5

@@ -31,7 +31,6 @@ from models import (
     after_alarms,
     evaluate,
     expected_calibration_error,
-    keep_freed_memory,
     rank_in_stream,
     read_bundle,
     read_table,
@@ -41,6 +40,7 @@ from models import (
     use_threads,
     write_bundle,
 )
+from service.allocator import keep_freed_memory
 
 CASES = (
     ("elec2", 0),

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from loadtest.realdata import CASES, Case, columns_of, parts_of
-from models import Table, Tabular, fit_network, keep_freed_memory, network_scores, read_table, use_threads
+from models import Table, Tabular, fit_network, network_scores, read_table, use_threads
+from service.allocator import keep_freed_memory
 
 TARGET = 1.05
 """Error of the network at most, in units of boosting's."""

@@ -21,7 +21,7 @@ from models.metatrain import Progress as MetaProgress
 from models.metatrain import meta_train
 from models.plan import Plan
 from models.prequential import Report, prequential, row_losses
-from models.process import keep_freed_memory, use_threads
+from models.process import use_threads
 from models.rivers import RIVER_MODELS, river_installed
 from models.scores import (
     AFTER_ALARM_ROWS,
@@ -137,7 +137,6 @@ __all__ = [
     "init_state",
     "inside",
     "join_tables",
-    "keep_freed_memory",
     "label_slots",
     "meta_train",
     "network_scores",

@@ -24,6 +24,10 @@ from models.types import FloatArray, Label, Tensors, Value
 from models.vocabulary import Names, extended, names_of, written
 from models.watching import KEYS, InputShift, fresh_rows, pack_inputs, unpack_inputs, watch_inputs
 
+TILE_BYTES = 2**26
+"""Most bytes of states that are moved at once: what is made on the way is as large, and has to stay near the processor
+and within what ``keep_freed_memory`` keeps."""
+
 
 class Feedback(NamedTuple):
     """Labelled rows of one stream: encoded inputs (B, D) and targets (B, O).
@@ -98,6 +102,11 @@ class Engine:
             self._slab = Slab(adaptation.init(self._plan, self._meta, 1))
             self._fresh = adaptation.initial_state(self._plan, self._meta)
         self._answering = [key for key in self._slab.initial if key not in KEYS]
+
+    @property
+    def tick_share(self) -> float:
+        """What share of a tick one stream's state takes, so that ticks of large states stay within ``TILE_BYTES``."""
+        return self._slab.stream_bytes / TILE_BYTES
 
     def create(self, labels_of: bytes | None = None) -> int:
         """A slot at the meta-initialization.
@@ -206,7 +215,8 @@ class Engine:
         """
         states: dict[int, NewState] = {}
         outcomes: dict[int, Outcome] = {}
-        for group in by_size([len(item.inputs) for item in items], [item.decision is None for item in items]):
+        groups = by_size([len(item.inputs) for item in items], [item.decision is None for item in items])
+        for group in (part for whole in groups for part in self._tiles(whole)):
             chosen = [items[index] for index in group]
             with self._lock:
                 state = self._slab.read([item.slot for item in chosen])
@@ -215,6 +225,11 @@ class Engine:
             states |= {index: NewState(new, row) for row, index in enumerate(group)}
         order = range(len(items))
         return Tick([item.slot for item in items], [states[i] for i in order], [outcomes[i] for i in order])
+
+    def _tiles(self, group: list[int]) -> list[list[int]]:
+        """A group in parts whose states take up no more than ``TILE_BYTES``, one stream at least."""
+        streams = max(TILE_BYTES // self._slab.stream_bytes, 1)
+        return [group[start : start + streams] for start in range(0, len(group), streams)]
 
     def _move(self, items: Sequence[Feedback], state: Tensors, interval: float | None) -> tuple[Tensors, list[Outcome]]:
         """One step of items of like length; the new states with their rolling figures, and what was observed."""

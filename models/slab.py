@@ -15,11 +15,17 @@ SNAPSHOT_FORMAT = "1"
 
 
 class Slab:
-    """Rows of tensors ``(capacity, …)``, taken and given back; capacity doubles when all are taken. Not thread-safe."""
+    """Rows of tensors ``(capacity, …)``, taken and given back; capacity doubles when all are taken. Not thread-safe.
+
+    Attributes:
+        initial: What a new stream starts from.
+        stream_bytes: Memory of one stream.
+    """
 
     def __init__(self, initial: Tensors) -> None:
         """Take the shape of a state with one stream; it is also what a new stream starts from."""
         self.initial = initial
+        self.stream_bytes = sum(value.nbytes for value in initial.values())
         self._tensors = {key: value.expand(FIRST_CAPACITY, *value.shape[1:]).clone() for key, value in initial.items()}
         self._free = list(range(FIRST_CAPACITY - 1, -1, -1))
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from models import BundleError, Model, keep_freed_memory, read_bundle, use_threads
+from models import BundleError, Model, read_bundle, use_threads
 from service import problems
+from service.allocator import keep_freed_memory
 from service.config import Settings
 from service.errors import ConfigurationError
 from service.hotpath import HotFastAPI
@@ -20,6 +21,7 @@ from service.routes import HOT_ENDPOINTS, ROUTERS, methods_at
 from service.routes.context import Context
 from service.store import STORES
 from service.streams import Streams
+from service.uploading import Uploads
 
 
 def create_app(
@@ -38,7 +40,8 @@ def create_app(
     """
     use_threads(settings.threads)
     keep_freed_memory()
-    context = Context(settings, make_streams(settings, clock) if streams is None else streams)
+    streams = make_streams(settings, clock) if streams is None else streams
+    context = Context(settings, streams, Uploads(settings, streams))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from models import ModelsError, keep_freed_memory, read_bundle
+from models import ModelsError, read_bundle
 from service.commands import evaluate as evaluate_command
 from service.commands import export as export_command
 from service.commands import improve as improve_command
@@ -448,10 +448,5 @@ def export(
 
 
 def main() -> None:
-    """Entry point of the command ``acclimate``."""
-    keep_freed_memory()
+    """Run the command ``acclimate``; ends the process with its exit code."""
     sys.exit(app())
-
-
-if __name__ == "__main__":
-    main()

@@ -5,6 +5,7 @@ ServiceError
 ├── NotFoundError             404  no such stream, model or path
 ├── MethodNotAllowedError     405  the path exists, the method does not
 ├── ConflictError             409  the request contradicts what is stored
+│   └── LearnedError               rows of an upload that were learned before
 ├── TooLargeError             413  a body above the limit
 ├── UnsupportedMediaTypeError 415  a content type that the route does not read
 ├── InvalidError              422  readable, but a field is wrong; ``errors`` names each place
@@ -79,6 +80,10 @@ class ConflictError(ServiceError):
 
     status = 409
     title = "Conflict"
+
+
+class LearnedError(ConflictError):
+    """Rows of an upload that were learned before; nothing of the request was taken."""
 
 
 class TooLargeError(ServiceError):

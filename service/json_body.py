@@ -41,10 +41,15 @@ def header(scope: Scope, name: bytes) -> str:
     return ""
 
 
+def declared_type(request: Request) -> str:
+    """The media type of the body as the client states it, without parameters."""
+    declared = header(request.scope, b"content-type")
+    return declared if declared == "application/json" else declared.partition(";")[0].strip().lower()
+
+
 def require_type(request: Request, expected: str) -> None:
     """Refuse a body that is not declared as ``expected``."""
-    declared = header(request.scope, b"content-type")
-    if declared != expected and declared.partition(";")[0].strip().lower() != expected:
+    if declared_type(request) != expected:
         raise UnsupportedMediaTypeError(f"This route reads {expected}: say so in the header Content-Type.")
     if header(request.scope, b"content-encoding").lower() not in {"", "identity"}:
         raise UnsupportedMediaTypeError("Compressed bodies are not read: send the body without Content-Encoding.")

@@ -197,6 +197,7 @@ class Learner:
             ids=[(name, record.rows_seen + row) for row, name in enumerate(ids) if name is not None],
             ids_from=rows_seen - self._retained_rows,
             events=_events(item.work.hot, outcome, rows_seen, max(now, record.updated_at)),
+            upload=item.work.part,
         )
         return _Computed(item.work, item.kept, item.unknown, append, tick, outcome)
 

@@ -26,7 +26,8 @@ DESCRIPTION = """\
 Each **stream** is one client's sequence of labelled rows. It starts from a model's meta-trained initialization, and
 every batch of **feedback** is predicted, scored, checked for drift and then learned. An answer 200 to feedback means
 that the batch is committed and synced. Where labels come late, **predict** with `ids` keeps the rows, and **labels**
-teaches them when they are known. Errors are `application/problem+json` (RFC 9457) on every route.
+teaches them when they are known. Rows of many streams go in one request, and **uploads** of any length are learned as
+they come. Errors are `application/problem+json` (RFC 9457) on every route.
 """
 _REF = "#/components/schemas/{model}"
 

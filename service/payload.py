@@ -20,13 +20,13 @@ class Rows(NamedTuple):
         inputs: Input rows.
         targets: One label a row.
         ids: One id a row, ``None`` where a row has none.
-        times: One time a row, epoch seconds.
+        times: One time a row, epoch seconds, ``None`` where a row has none.
     """
 
     inputs: Sequence[Row]
     targets: Sequence[Any]
     ids: Sequence[str | None] | None = None
-    times: Sequence[float] | None = None
+    times: Sequence[float | None] | None = None
 
     def take(self, kept: Sequence[int]) -> "Rows":
         """Some of the rows, in the order of ``kept``."""
@@ -51,7 +51,7 @@ class Labels(NamedTuple):
 
     ids: Sequence[str | None]
     targets: Sequence[Any]
-    times: Sequence[float] | None = None
+    times: Sequence[float | None] | None = None
     strict: bool = False
 
 

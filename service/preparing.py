@@ -12,7 +12,7 @@ from service.errors import FieldError, InvalidError
 from service.hot import Hot
 from service.payload import Labels, Rows
 from service.pending import Held, asked_of, same_input
-from service.store import Pending
+from service.store import Pending, UploadPart
 from service.types import Row
 
 PLACES_MAX = 100
@@ -37,10 +37,14 @@ class Unlabelled(NamedTuple):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Work:
-    """Rows or late labels to learn by a hot stream, or rows to keep for it; ``given`` ``None`` is a reset."""
+    """Rows or late labels to learn by a hot stream, or rows to keep for it; ``given`` ``None`` is a reset.
+
+    ``part`` says where rows stand in a resumable upload.
+    """
 
     hot: Hot
     given: Rows | Labels | Unlabelled | None
+    part: UploadPart | None = None
 
     @property
     def rows(self) -> int:

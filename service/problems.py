@@ -66,6 +66,13 @@ def problem(error: ServiceError, scope: Scope, headers: Mapping[str, str] | None
     ``type`` refers to the error's entry in the OpenAPI description, ``instance`` is the path that was asked for; what
     happened there is in the log under the answer's ``X-Request-Id``.
     """
+    answer = Response(orjson.dumps(_stated(error, scope)), error.status, headers, MEDIA_TYPE)
+    if error.retry_after_s is not None:
+        answer.headers["Retry-After"] = str(error.retry_after_s)
+    return answer
+
+
+def _stated(error: ServiceError, scope: Scope) -> dict[str, Any]:
     body: dict[str, Any] = {
         "type": f"/openapi.json#/components/responses/{component(type(error))}",
         "title": error.title,
@@ -75,10 +82,7 @@ def problem(error: ServiceError, scope: Scope, headers: Mapping[str, str] | None
     }
     if error.status == InvalidError.status:
         body["errors"] = [{"loc": list(loc), "msg": msg} for loc, msg in error.errors]
-    answer = Response(orjson.dumps(body), error.status, headers, MEDIA_TYPE)
-    if error.retry_after_s is not None:
-        answer.headers["Retry-After"] = str(error.retry_after_s)
-    return answer
+    return body
 
 
 def register(app: FastAPI, methods_at: Callable[[str], Iterable[str]]) -> None:
@@ -108,11 +112,20 @@ def register(app: FastAPI, methods_at: Callable[[str], Iterable[str]]) -> None:
 
 def refusal(error: ServiceError | InputError, scope: Scope) -> Response:
     """The answer to a request that was refused; those that are our fault are logged."""
+    return problem(_noted(error), scope)
+
+
+def refused(error: ServiceError | InputError, scope: Scope) -> dict[str, Any]:
+    """The same as an object, where it is one of several things that an answer says."""
+    return _stated(_noted(error), scope)
+
+
+def _noted(error: ServiceError | InputError) -> ServiceError:
     if isinstance(error, InputError):
-        return problem(InvalidError.at(error.loc, error.reason), scope)
+        return InvalidError.at(error.loc, error.reason)
     if error.status >= ServiceError.status:
         _log.warning("unavailable", detail=error.detail, exc_info=error.__cause__)
-    return problem(error, scope)
+    return error
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -5,6 +5,7 @@ Values of rows are not looked at here: the model's own encoding does that, in on
 
 import math
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
@@ -116,6 +117,39 @@ class Limits(BaseModel):
     shutdown_grace_seconds: float
 
 
+class ManyPredictItem(PredictBody):
+    """Rows to predict by one stream of several."""
+
+    stream: Id = Field(description="Which.")
+    model: str | None = Field(None, description="Its model: where there is no such stream, the frozen start answers.")
+
+
+class ManyPredictBody(_Body):
+    """Rows to predict by many streams."""
+
+    items: list[ManyPredictItem] = Field(min_length=1, description="Answered in this order.")
+
+
+class ManyFeedbackItem(FeedbackBody):
+    """One batch of one stream of several."""
+
+    stream: Id = Field(description="Which.")
+    model: str | None = Field(None, description="Its model: where there is no such stream, it is created.")
+
+
+class ManyFeedbackBody(_Body):
+    """Batches of many streams, each taken whole or not at all; those of one stream in this order."""
+
+    items: list[ManyFeedbackItem] = Field(min_length=1, description="Answered in this order.")
+
+
+class UploadOffset(BaseModel):
+    """How far an upload has got."""
+
+    upload: str = Field(description="The client's name for it.")
+    offset: int = Field(description="All rows before this number, counted from 0, are learned.")
+
+
 class Problem(BaseModel):
     """An error, as RFC 9457 has it."""
 
@@ -156,11 +190,36 @@ class Feedback(NamedTuple):
     times: list[float] | None
 
 
+class ManyItem(NamedTuple):
+    """One stream's part of a request to many; ``asked`` is checked, or the error that it was refused with."""
+
+    stream: str
+    model: str | None
+    asked: "Predict | Feedback | InvalidError"
+
+
 class Labels(NamedTuple):
     """A labels request whose structure was checked."""
 
     ids: list[str]
     targets: list[Any]
+
+
+def seconds(loc: tuple[str | int, ...], value: Any) -> float:
+    """A time as seconds since 1970; text without an offset is UTC.
+
+    Raises:
+        InvalidError: It is none; ``loc`` is its place.
+    """
+    try:
+        if isinstance(value, str):
+            moment = datetime.fromisoformat(value)
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    except (ValueError, OverflowError):
+        pass
+    raise InvalidError.at(loc, "expected RFC 3339 text or seconds since 1970")
 
 
 def parse_stream(body: Any, metadata_bytes_max: int) -> StreamBody:
@@ -204,6 +263,39 @@ def parse_feedback(body: Any, rows_max: int) -> Feedback:
     _beside(fields, "targets", rows)
     ids, times = _beside(fields, "ids", rows), _beside(fields, "times", rows)
     return Feedback(inputs, targets, _ids(ids), _times(times))
+
+
+def parse_many(body: Any, rows_max: int, parse: Callable[[Any, int], Predict | Feedback]) -> list[ManyItem]:
+    """Check the structure of a request to many streams; what is wrong within an item stays its own.
+
+    Args:
+        body: The decoded body.
+        rows_max: Most rows of all items together.
+        parse: Checks an item, without its stream and model.
+
+    Raises:
+        InvalidError: No list of items, an item without a stream, or too many rows.
+    """
+    items = _rows(_object(body, ManyFeedbackBody), "items", rows_max)
+    found, rows = [], 0
+    for index, item in enumerate(items):
+        if not isinstance(item, dict):
+            raise InvalidError.at(("items", index), "expected an object with a stream and its rows")
+        stream, model = item.get("stream"), item.get("model")
+        if not isinstance(stream, str) or not is_id(stream):
+            raise InvalidError.at(("items", index, "stream"), ID_RULE)
+        if model is not None and not isinstance(model, str):
+            raise InvalidError.at(("items", index, "model"), "expected the name of a model")
+        asked: Predict | Feedback | InvalidError
+        try:
+            asked = parse({name: value for name, value in item.items() if name not in {"stream", "model"}}, rows_max)
+            rows += len(asked.inputs or asked.ids or ())
+        except InvalidError as error:
+            asked = error
+        found.append(ManyItem(stream, model, asked))
+    if rows > rows_max:
+        raise InvalidError.at(("items",), f"{rows} rows; a request has at most {rows_max}, send several")
+    return found
 
 
 def parse_labels(body: Any, rows_max: int) -> Labels:
@@ -272,17 +364,4 @@ def _ids(ids: list[Any] | None) -> list[str] | None:
 
 
 def _times(times: list[Any] | None) -> list[float] | None:
-    return None if times is None else [_seconds(index, value) for index, value in enumerate(times)]
-
-
-def _seconds(index: int, value: Any) -> float:
-    """A time as seconds since 1970; text without an offset is UTC."""
-    try:
-        if isinstance(value, str):
-            moment = datetime.fromisoformat(value)
-            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            return float(value)
-    except (ValueError, OverflowError):
-        pass
-    raise InvalidError.at(("times", index), "expected RFC 3339 text or seconds since 1970")
+    return None if times is None else [seconds(("times", index), value) for index, value in enumerate(times)]

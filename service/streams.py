@@ -9,8 +9,8 @@ from models import InputError, Model
 from service.batcher import Batcher
 from service.config import Settings
 from service.configuring import configured, same_settings
-from service.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
-from service.hot import Hot, HotStreams, Writer, summary
+from service.errors import ConflictError, InvalidError, LearnedError, NotFoundError, UnavailableError
+from service.hot import DAY_SECONDS, Hot, HotStreams, Writer, summary
 from service.late import LatePredictor
 from service.learning import Learner, Result
 from service.payload import Labels, Rows
@@ -18,7 +18,7 @@ from service.predicting import Answer, Predictor, Question
 from service.preparing import Work
 from service.registry import Registry
 from service.replay import Engines, Lease
-from service.store import Create, Delete, Done, Operation, Refusal, Snapshot, Store, StreamRecord
+from service.store import Create, Delete, Done, Operation, Refusal, Snapshot, Store, StreamRecord, UploadPart
 from service.threads import Threads
 from service.types import Event, Labelled, Learned, ModelInfo, Predicted, Row, StreamInfo
 from service.views import FRESH, event_of, info_of
@@ -77,7 +77,7 @@ class Streams:
             tick_items_max=tick_items_max,
             tick_weight_max=settings.batch_rows_max,
             key=lambda work: work.hot.record.stream,
-            weight=lambda work: max(work.rows, 1),
+            weight=lambda work: max(work.rows, 1) + int(work.hot.lease.engine.tick_share * settings.batch_rows_max),
         )
         self._predictor: Batcher[Question, Answer] = Batcher(
             "predictions",
@@ -167,9 +167,7 @@ class Streams:
                 continue
             record = found[0]
             if record.model != model:
-                raise ConflictError(
-                    f"Stream {stream} is bound to model {record.model}: delete it first, or choose another id."
-                )
+                raise _bound(record)
             if await self._configure(record, wanted, metadata):
                 return await self.get(stream), False
         raise UnavailableError(f"Stream {stream} is being changed by others: repeat the request.")
@@ -266,7 +264,10 @@ class Streams:
         inputs: Sequence[Row] | None,
         targets: Sequence[Any],
         ids: Sequence[str | None] | None = None,
-        times: Sequence[float] | None = None,
+        times: Sequence[float | None] | None = None,
+        *,
+        model: str | None = None,
+        part: UploadPart | None = None,
     ) -> Learned:
         """Predict, score, detect, learn, commit: the batch is taken whole or not at all, and is on disk on return.
 
@@ -276,10 +277,14 @@ class Streams:
             targets: One label a row.
             ids: One id a row; a row whose id was learned before is skipped and counted.
             times: One time a row, epoch seconds; kept with the row.
+            model: What the stream has to be bound to; it is created where there is none.
+            part: Where the rows stand in a resumable upload.
 
         Raises:
-            NotFoundError: There is no such stream.
+            NotFoundError: There is no such stream, or no such model.
             InputError, InvalidError: A row that the model cannot take.
+            ConflictError: The stream is bound to another model.
+            LearnedError: Rows of the upload from ``part.start`` on were learned before.
             SaturatedError: Too many requests are waiting.
             StoreFullError, UnavailableError: It could not be committed; nothing was learned.
         """
@@ -289,10 +294,10 @@ class Streams:
         if not targets:
             raise InvalidError.at(("targets",), "empty; send at least one row")
         if inputs is not None:
-            return await self._learn(stream, Rows(inputs, targets, ids, times))
+            return await self._learn(stream, Rows(inputs, targets, ids, times), model, part)
         if ids is None:
             raise InvalidError.at(("inputs",), "missing; send rows, or ids that all wait for their labels")
-        return await self._learn(stream, Labels(ids, targets, times, strict=True))
+        return await self._learn(stream, Labels(ids, targets, times, strict=True), model, part)
 
     async def labels(self, stream: str, ids: Sequence[str], targets: Sequence[Any]) -> Labelled:
         """Learn rows that were predicted under ids, as one batch: scored as they were answered, learned now.
@@ -322,6 +327,29 @@ class Streams:
             raise TypeError("labels are answered with those that nothing waits for")
         return answer
 
+    async def uploaded(self, upload: str, stream: str | None) -> int | None:
+        """How many rows of an upload a stream has got to, or (``None``) an upload to many streams.
+
+        ``None`` where nothing is known of it. Raises NotFoundError.
+        """
+        self._check_ready()
+
+        def read() -> int | None:
+            if stream is None:
+                return self._store.uploaded(upload, None)
+            found = self._store.get(stream)
+            if found is None:
+                raise _unknown(stream)
+            return self._store.uploaded(upload, found[0])
+
+        return await self._threads.load(read)
+
+    async def put_uploaded(self, upload: str, rows: int) -> None:
+        """Keep that all of the first ``rows`` rows of an upload to many streams are learned."""
+        now = self._clock()
+        before = now - self._settings.log_days * DAY_SECONDS
+        await self._threads.write(lambda: self._store.put_uploaded(upload, rows, now, before))
+
     async def events(self, stream: str, after: str | None = None, limit: int = 100) -> tuple[Events, str | None]:
         """Events oldest first, after the id ``after``; and the cursor of the next page. Raises NotFoundError."""
         self._check_ready()
@@ -341,14 +369,36 @@ class Streams:
         if not self._ready:
             raise UnavailableError("The service is starting or stopping: repeat the request in a second.")
 
-    async def _learn(self, stream: str, given: Rows | Labels | None) -> Learned:
+    async def _learn(
+        self,
+        stream: str,
+        given: Rows | Labels | None,
+        model: str | None = None,
+        part: UploadPart | None = None,
+    ) -> Learned:
         self._check_ready()
         for _ in range(ATTEMPTS):
-            hot = await self._hot.acquire(stream)
-            answer = await self._hot.queue(hot, self._learner, Work(hot, given))
+            hot = await self._acquire(stream, model)
+            answer = await self._hot.queue(hot, self._learner, Work(hot, given, part))
             if isinstance(answer, Learned):
                 return answer
+            if answer is Refusal.KNOWN and part is not None:
+                raise LearnedError(f"Rows of upload {part.upload} from {part.start} on were learned before.")
         raise UnavailableError(f"Stream {stream} is being changed by others: repeat the request.")
+
+    async def _acquire(self, stream: str, model: str | None) -> Hot:
+        """A pinned stream, bound to ``model`` if that is given, and created where there is none."""
+        try:
+            hot = await self._hot.acquire(stream)
+        except NotFoundError:
+            if model is None:
+                raise
+            await self.put(stream, model)
+            hot = await self._hot.acquire(stream)
+        if model not in {None, hot.record.model}:
+            self._hot.release(hot)
+            raise _bound(hot.record)
+        return hot
 
     async def _commit(self, *operations: Operation) -> Answers:
         return await self._writer.put(operations)
@@ -408,6 +458,12 @@ class Streams:
 
 def _hot_info(hot: Hot) -> StreamInfo:
     return info_of(hot.record, summary(hot.lease.engine.status(hot.slot)))
+
+
+def _bound(record: StreamRecord) -> ConflictError:
+    return ConflictError(
+        f"Stream {record.stream} is bound to model {record.model}: delete it first, or choose another id."
+    )
 
 
 def _unknown(stream: str) -> NotFoundError:

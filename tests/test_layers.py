@@ -43,8 +43,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models.continuing",),
     ("models",),
     ("service", "service.errors"),
-    ("service.config", "service.types", "service.json_body", "service.logs", "service.threads"),
+    ("service.allocator", "service.config", "service.types", "service.json_body", "service.logs", "service.threads"),
     ("service.schemas", "service.problems", "service.payload", "service.store", "service.store.*"),
+    ("service.lines",),
+    ("service.arrow",),
     ("service.registry", "service.replay", "service.views"),
     ("service.batcher",),
     ("service.hot",),
@@ -52,6 +54,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.pending", "service.preparing"),
     ("service.learning", "service.late"),
     ("service.streams",),
+    ("service.many", "service.uploading"),
     ("service.routes", "service.routes.*"),
     ("service.middleware", "service.openapi"),
     ("service.hotpath",),
@@ -60,6 +63,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.playback",),
     ("service.commands", "service.commands.*"),
     ("service.cli", "service.demo"),
+    ("service.entry",),
     ("loadtest", "loadtest.*"),
 )
 

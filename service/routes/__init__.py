@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
-from service.routes import events, feedback, health, labels, limits, models, predict, streams
+from service.routes import events, feedback, health, labels, limits, many, models, predict, streams, upload
 
 ROUTERS: tuple[APIRouter, ...] = (
     predict.router,
@@ -13,6 +13,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     models.router,
     streams.router,
     events.router,
+    many.router,
+    upload.router,
     health.router,
 )
 """Every resource that is served. They are tried in this order, so the busiest come first."""

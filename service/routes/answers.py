@@ -9,12 +9,12 @@ from starlette.responses import Response
 from service.types import Labelled, Learned, Made, Predicted
 
 _NAMES = {kind: tuple(field.name for field in fields(kind)) for kind in (Predicted, Made, Learned, Labelled)}
-_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_SERIALIZE_NUMPY
+OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_SERIALIZE_NUMPY
 
 
 def answer(value: Any, status: int = 200) -> Response:
     """``value`` as JSON; dataclasses become objects, times RFC 3339 in UTC."""
-    return Response(orjson.dumps(value, option=_OPTIONS), status, media_type="application/json")
+    return Response(orjson.dumps(value, option=OPTIONS), status, media_type="application/json")
 
 
 def page(items: list[Any], next_cursor: str | None) -> Response:
@@ -23,17 +23,27 @@ def page(items: list[Any], next_cursor: str | None) -> Response:
 
 
 def predicted(value: Predicted) -> Response:
-    """A predict answer, without the fields that do not apply to the task."""
+    """A predict answer."""
+    return answer(predicted_body(value))
+
+
+def predicted_body(value: Predicted) -> dict[str, Any]:
+    """A prediction without the fields that do not apply to the task."""
     stated = {"stream": value.stream, "model": value.model}
-    return answer(stated | _present(value))
+    return stated | _present(value)
 
 
 def learned(value: Learned, *, with_predictions: bool) -> Response:
-    """A feedback answer, with the predictions made before learning if they were asked for."""
+    """A feedback answer."""
+    return answer(learned_body(value, with_predictions=with_predictions))
+
+
+def learned_body(value: Learned, *, with_predictions: bool) -> dict[str, Any]:
+    """What was learned, with the predictions made before learning if they were asked for."""
     body = {name: getattr(value, name) for name in _NAMES[type(value)] if name != "made"}
     if with_predictions and value.made is not None:
         body |= _present(value.made)
-    return answer(body)
+    return body
 
 
 def _present(value: Predicted | Made) -> dict[str, Any]:

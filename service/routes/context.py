@@ -9,6 +9,7 @@ from service.config import Settings
 from service.errors import InvalidError, MalformedError
 from service.schemas import ID_PATTERN, ID_RULE, is_id
 from service.streams import Streams
+from service.uploading import Uploads
 
 PAGE_ITEMS = 100
 """Items of a page whose limit is left out."""
@@ -21,11 +22,13 @@ class Context:
     Attributes:
         settings: What it was started with.
         streams: The streams that it serves.
+        uploads: Uploads to them that run.
         draining: Whether it was told to stop: it still answers, but is no longer ready.
     """
 
     settings: Settings
     streams: Streams
+    uploads: Uploads
     draining: bool = False
 
     @property
@@ -73,5 +76,6 @@ async def _limit(
 
 
 StreamId = Annotated[str, Depends(_stream_id)]
+UploadKey = Annotated[str, Path(pattern=ID_PATTERN, description="The client's name for an upload.")]
 ModelName = Annotated[str, Path(pattern=ID_PATTERN, description="Name of a served model.")]
 Limit = Annotated[int, Depends(_limit)]

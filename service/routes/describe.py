@@ -4,9 +4,23 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
-from service.schemas import FeedbackBody, LabelsBody, PredictBody, StreamBody
+from service.schemas import (
+    FeedbackBody,
+    LabelsBody,
+    ManyFeedbackBody,
+    ManyPredictBody,
+    PredictBody,
+    StreamBody,
+)
 
-BODIES: tuple[type[BaseModel], ...] = (StreamBody, PredictBody, FeedbackBody, LabelsBody)
+BODIES: tuple[type[BaseModel], ...] = (
+    StreamBody,
+    PredictBody,
+    FeedbackBody,
+    LabelsBody,
+    ManyPredictBody,
+    ManyFeedbackBody,
+)
 """Request bodies, which routes read by hand and FastAPI therefore does not know."""
 
 ItemT = TypeVar("ItemT")

@@ -4,10 +4,10 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from service.errors import InvalidError
-from service.json_body import read_json
+from service.json_body import declared_type, read_json
 from service.routes.answers import learned
 from service.routes.context import Serving, StreamId
-from service.routes.describe import body_of
+from service.routes.upload import MEDIA_TYPES, UPLOAD, take_upload, upload_body
 from service.schemas import FeedbackBody, parse_feedback
 from service.types import Learned
 
@@ -24,10 +24,16 @@ RETURN = {
     "/feedback",
     summary="Predict, score, detect drift, learn, commit",
     responses={200: {"model": Learned}},
-    openapi_extra=body_of(FeedbackBody) | {"parameters": [RETURN]},
+    openapi_extra=upload_body(FeedbackBody, MEDIA_TYPES) | {"parameters": [RETURN, *UPLOAD]},
 )
 async def feedback(service: Serving, stream: StreamId, request: Request) -> Response:
-    """The batch is taken whole or not at all; 200 means that it is committed and synced."""
+    """The batch is taken whole or not at all; 200 means that it is committed and synced.
+
+    As `application/x-ndjson` or `application/vnd.apache.arrow.stream`, an upload of any length: learned in batches as
+    it comes, answered with a line per committed batch and one of totals.
+    """
+    if declared_type(request) in MEDIA_TYPES:
+        return await take_upload(service, stream, request)
     with_predictions = _wants_predictions(request)
     body = await read_json(request, service.settings.body_bytes_max)
     asked = parse_feedback(body, service.settings.batch_rows_max)

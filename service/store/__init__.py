@@ -24,6 +24,7 @@ from service.store.base import (
     Store,
     StoredEvent,
     StreamRecord,
+    UploadPart,
 )
 from service.store.memory import MemoryStore
 from service.store.reading import StoreReader
@@ -56,4 +57,5 @@ __all__ = [
     "StoreReader",
     "StoredEvent",
     "StreamRecord",
+    "UploadPart",
 ]

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from service.errors import ServiceError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Layout of what is stored. A store written by a newer one is refused."""
 PURGE_ROWS = 2_000
 """Most rows of deleted streams that one transaction clears away."""
@@ -169,6 +169,20 @@ class Pending(NamedTuple):
     payload: bytes
 
 
+class UploadPart(NamedTuple):
+    """Which rows of a resumable upload a log entry holds.
+
+    Attributes:
+        upload: The client's name for the upload.
+        start: Number of the first row, counted from 0 over the whole upload.
+        stop: One more than that of the last row; rows of other streams may lie between.
+    """
+
+    upload: str
+    start: int
+    stop: int
+
+
 class ModelRecord(NamedTuple):
     """One version of a registered model; ``digest`` is that of its bundle's bytes."""
 
@@ -194,6 +208,8 @@ class Create:
 class Append:
     """Add one log entry to a stream: revision +1.
 
+    ``Refusal.KNOWN`` where the stream has learned later rows of ``upload`` than those before ``start``.
+
     Attributes:
         record: The stream as the writer knows it; the compare-and-set is on all of it.
         kind: What happened.
@@ -204,6 +220,7 @@ class Append:
         ids: Learned ids, each with the row it names; those that were pending are pending no more.
         ids_from: Ids of rows before this one are forgotten.
         events: Events of the entry; their ``id`` is given by the store.
+        upload: Where the rows stand in a resumable upload; ``None``: they are of none.
     """
 
     record: StreamRecord
@@ -215,6 +232,7 @@ class Append:
     ids: Sequence[tuple[str, int]] = ()
     ids_from: int = 0
     events: Sequence[StoredEvent] = ()
+    upload: UploadPart | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +246,8 @@ class PutSnapshot:
         status: Numbers that describe the stream then.
         data: The engine's bytes.
         trim_rows: Entries are trimmed that lie wholly before this row...
-        trim_before: ...and are older than this time (epoch seconds), and are not needed after the snapshot.
+        trim_before: ...and are older than this time (epoch seconds), and are not needed after the snapshot. Uploads
+            that ended before this time are forgotten.
     """
 
     record: StreamRecord
@@ -301,7 +320,7 @@ class Refusal(Enum):
     STALE = "stale"
     """The stream has moved on: load it again and retry. For ``Create``: it exists."""
     KNOWN = "known"
-    """``Pend``: one of the ids is pending or was learned."""
+    """``Pend``: one of the ids is pending or was learned. ``Append``: the upload's rows were learned."""
     GONE = "gone"
     """The stream was deleted."""
 
@@ -355,6 +374,21 @@ class Store(Protocol):
 
         Raises:
             DamagedError: A row is not what was kept.
+        """
+        ...
+
+    def uploaded(self, upload: str, record: StreamRecord | None) -> int | None:
+        """How many rows of an upload a stream has got to, or an upload to many streams; ``None``: it is not known."""
+        ...
+
+    def put_uploaded(self, upload: str, rows: int, at: float, before: float) -> None:
+        """Keep that all of the first ``rows`` rows of an upload to many streams are learned.
+
+        Args:
+            upload: Its name.
+            rows: Never less than before.
+            at: Epoch seconds.
+            before: Uploads that ended before this time (epoch seconds) are forgotten.
         """
         ...
 

@@ -55,6 +55,7 @@ class _Stream:
     pending: dict[str, tuple[Pending, bytes]] = field(default_factory=dict)
     watch: tuple[InputWatch, bytes] | None = None
     events: list[StoredEvent] = field(default_factory=list)
+    uploads: dict[str, tuple[int, float]] = field(default_factory=dict)
 
 
 @dataclass
@@ -74,6 +75,7 @@ class MemoryStore:
         self._active: dict[str, int] = {}
         self._last_key = 0
         self._last_event = 0
+        self._uploads: dict[str, tuple[int, float]] = {}
 
     def write(self, operations: Sequence[Operation]) -> list[Done | Refusal]:
         """Apply all operations under the lock."""
@@ -108,7 +110,12 @@ class MemoryStore:
         self._streams[operation.stream] = _Stream(record, record_digest(record))
         return Done(record)
 
-    def _append(self, kept: _Stream, operation: Append) -> Done:
+    def _append(self, kept: _Stream, operation: Append) -> Done | Refusal:
+        part = operation.upload
+        if part is not None:
+            if kept.uploads.get(part.upload, (0, 0.0))[0] > part.start:
+                return Refusal.KNOWN
+            kept.uploads[part.upload] = (part.stop, operation.at)
         entry = next_entry(operation)
         events = self._add_events(kept, operation.events)
         kept.entries.append(entry)
@@ -154,6 +161,7 @@ class MemoryStore:
             trimmed += 1
         del kept.entries[:trimmed]
         kept.events = [event for event in kept.events if event.at >= operation.trim_before]
+        kept.uploads = {name: part for name, part in kept.uploads.items() if part[1] >= operation.trim_before}
         return Done(kept.record)
 
     def _configure(self, kept: _Stream, operation: Configure) -> Done:
@@ -219,6 +227,21 @@ class MemoryStore:
             rows = {} if kept is None or kept.record.key != record.key else dict(kept.pending)
         found = {name: verify_pending(record.stream, *rows[name]) for name in ids if name in rows}
         return {name: row for name, row in found.items() if row.at >= since}
+
+    def uploaded(self, upload: str, record: StreamRecord | None) -> int | None:
+        """How far an upload has got."""
+        with self._lock:
+            if record is None:
+                return self._uploads.get(upload, (None, 0.0))[0]
+            kept = self._streams.get(record.stream)
+            own = {} if kept is None or kept.record.key != record.key else kept.uploads
+            return own.get(upload, (None, 0.0))[0]
+
+    def put_uploaded(self, upload: str, rows: int, at: float, before: float) -> None:
+        """Keep how far an upload to many streams has got."""
+        with self._lock:
+            kept = self._uploads | {upload: (rows, at)}
+            self._uploads = {name: part for name, part in kept.items() if part[1] >= before}
 
     def events(self, record: StreamRecord, after: int, limit: int) -> list[StoredEvent]:
         """One page of events."""

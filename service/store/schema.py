@@ -101,7 +101,16 @@ CREATE TABLE watches (
 ALTER TABLE events ADD COLUMN feature TEXT;
 ALTER TABLE events ADD COLUMN shift REAL;
 """
-UPGRADES = {1: WATCHES}
+UPLOADS = """
+CREATE TABLE uploads (
+  stream INTEGER NOT NULL,
+  upload TEXT NOT NULL,
+  rows INTEGER NOT NULL,
+  at REAL NOT NULL,
+  PRIMARY KEY (stream, upload)
+) STRICT, WITHOUT ROWID;
+"""
+UPGRADES = {1: WATCHES, 2: UPLOADS}
 """What makes the next format of each one; a new file begins with ``TABLES``, format 1."""
 
 WRITER_PRAGMAS = (

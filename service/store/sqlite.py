@@ -28,7 +28,17 @@ from service.store.base import (
 from service.store.chain import bundle_digest, verify_chain, verify_loaded, verify_pending, verify_watch
 from service.store.lock import DirectoryLock, sync_directory
 from service.store.schema import FILE_NAME, READER_PRAGMAS, connect, open_writer, translate
-from service.store.statements import apply, bury, clear, to_record, to_snapshot
+from service.store.statements import (
+    MANY,
+    apply,
+    bury,
+    clear,
+    forget_uploads,
+    put_uploaded,
+    to_record,
+    to_snapshot,
+    uploaded,
+)
 
 READERS = 4
 """Read connections, so that a long page of one reader does not hold up the others."""
@@ -181,6 +191,17 @@ class SqliteStore:
                 if row is not None:
                     found[name] = verify_pending(record.stream, Pending._make(row[:3]), row[3])
         return found
+
+    def uploaded(self, upload: str, record: StreamRecord | None) -> int | None:
+        """How far an upload has got."""
+        with self._reading() as db:
+            return uploaded(db, upload, MANY if record is None else record.key)
+
+    def put_uploaded(self, upload: str, rows: int, at: float, before: float) -> None:
+        """Keep how far an upload to many streams has got."""
+        with self._transaction() as db:
+            put_uploaded(db, upload, MANY, rows, at)
+            forget_uploads(db, MANY, before)
 
     def events(self, record: StreamRecord, after: int, limit: int) -> list[StoredEvent]:
         """One page of events."""

@@ -41,7 +41,10 @@ _CLEAR = (
     "DELETE FROM pending WHERE number IN (SELECT number FROM pending WHERE stream=?1 LIMIT ?2)",
     "DELETE FROM snapshots WHERE stream=?1 AND ?2>0",
     "DELETE FROM watches WHERE stream=?1 AND ?2>0",
+    "DELETE FROM uploads WHERE stream=?1 AND upload IN (SELECT upload FROM uploads WHERE stream=?1 LIMIT ?2)",
 )
+MANY = 0
+"""In place of a stream's key: an upload to many streams."""
 
 
 def apply(db: sqlite3.Connection, operation: Operation) -> Done | Refusal:
@@ -77,8 +80,12 @@ def _create(db: sqlite3.Connection, operation: Create) -> Done | Refusal:
     return Done(record._replace(key=cursor.lastrowid or 0))
 
 
-def _append(db: sqlite3.Connection, operation: Append) -> Done:
-    key = operation.record.key
+def _append(db: sqlite3.Connection, operation: Append) -> Done | Refusal:
+    key, part = operation.record.key, operation.upload
+    if part is not None:
+        if (uploaded(db, part.upload, key) or 0) > part.start:
+            return Refusal.KNOWN
+        put_uploaded(db, part.upload, key, part.stop, operation.at)
     entry = next_entry(operation)
     events = [_insert_event(db, key, event) for event in operation.events]
     record = next_record(operation, entry, events)
@@ -94,6 +101,22 @@ def _append(db: sqlite3.Connection, operation: Append) -> Done:
     db.executemany("DELETE FROM pending WHERE stream=? AND id=?", [(key, name) for name, _ in operation.ids])
     _update(db, record)
     return Done(record, tuple(events))
+
+
+def uploaded(db: sqlite3.Connection, upload: str, key: int) -> int | None:
+    """Rows of an upload that a stream has got to."""
+    row = db.execute("SELECT rows FROM uploads WHERE stream=? AND upload=?", (key, upload)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def put_uploaded(db: sqlite3.Connection, upload: str, key: int, rows: int, at: float) -> None:
+    """Keep how far an upload has got."""
+    db.execute("INSERT OR REPLACE INTO uploads (stream, upload, rows, at) VALUES (?,?,?,?)", (key, upload, rows, at))
+
+
+def forget_uploads(db: sqlite3.Connection, key: int, before: float) -> None:
+    """Drop what is known of uploads that ended long ago."""
+    db.execute("DELETE FROM uploads WHERE stream=? AND at<?", (key, before))
 
 
 def _insert_event(db: sqlite3.Connection, key: int, event: StoredEvent) -> StoredEvent:
@@ -125,6 +148,7 @@ def _put_snapshot(db: sqlite3.Connection, operation: PutSnapshot) -> Done | Refu
         "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE stream=? AND at<? ORDER BY id LIMIT ?)",
         (key, operation.trim_before, TRIM_ROWS),
     )
+    forget_uploads(db, key, operation.trim_before)
     return Done(record)
 
 

@@ -28,6 +28,7 @@ from service.store import (
     Store,
     StoredEvent,
     StreamRecord,
+    UploadPart,
 )
 
 Damage = Literal[
@@ -397,6 +398,47 @@ def check_a_damaged_pending_row_is_reported(case: Case) -> None:
     assert set(case.store.pending(record, ["q"], 0.0)) == {"q"}
 
 
+def check_an_upload_is_learned_once(case: Case) -> None:
+    """How far it has got is committed with its rows; rows that were learned are refused, and change nothing."""
+    record = case.create()
+    assert case.store.uploaded("u", record) is None
+    record = done(case.store, append(record, upload=UploadPart("u", 0, 2))).record
+    assert case.store.uploaded("u", record) == 2
+    assert case.store.write([append(record, ids=(), upload=UploadPart("u", 1, 3))]) == [Refusal.KNOWN]
+    assert case.store.get("s") == (record, None)
+    record = done(case.store, append(record, ids=(), upload=UploadPart("u", 5, 7))).record
+    record = done(case.store, append(record, ids=(), upload=UploadPart("v", 0, 2))).record
+    other = case.create("other")
+    assert [case.store.uploaded(name, record) for name in ("u", "v", "w")] == [7, 2, None]
+    assert case.store.uploaded("u", other) is None
+    done(case.store, Delete(record))
+    assert case.store.uploaded("u", case.create()) is None
+    while case.store.purge():
+        pass
+    assert case.store.uploaded("u", record) is None
+
+
+def check_uploads_are_forgotten_with_old_entries(case: Case) -> None:
+    """Those that ended before the time that the log is kept for."""
+    record = case.create()
+    record = done(case.store, append(record, at=1.0, upload=UploadPart("old", 0, 2))).record
+    record = done(case.store, append(record, ids=(), at=5.0, upload=UploadPart("new", 0, 2))).record
+    done(case.store, snapshot(record, trim_before=3.0))
+    assert (case.store.uploaded("old", record), case.store.uploaded("new", record)) == (None, 2)
+
+
+def check_an_upload_to_many_streams_is_kept(case: Case) -> None:
+    """Beside what each stream knows of it, and after reopening; old ones are forgotten."""
+    record = case.create()
+    case.store.put_uploaded("u", 100, 1.0, 0.0)
+    case.store.put_uploaded("u", 200, 2.0, 0.0)
+    assert (case.store.uploaded("u", None), case.store.uploaded("u", record)) == (200, None)
+    case.store.put_uploaded("v", 300, 9.0, 5.0)
+    assert (case.store.uploaded("u", None), case.store.uploaded("v", None)) == (None, 300)
+    case.reopen()
+    assert case.store.uploaded("v", None) == 300
+
+
 def check_events_are_numbered_upwards(case: Case) -> None:
     """Events are committed with their entry, get growing ids, and come back oldest first, page by page."""
     record = case.create()
@@ -612,6 +654,9 @@ CHECKS: tuple[Callable[[Case], None], ...] = (
     check_the_oldest_pending_rows_make_room,
     check_pending_rows_go_with_their_stream,
     check_a_damaged_pending_row_is_reported,
+    check_an_upload_is_learned_once,
+    check_uploads_are_forgotten_with_old_entries,
+    check_an_upload_to_many_streams_is_kept,
     check_events_are_numbered_upwards,
     check_a_snapshot_shortens_what_is_loaded,
     check_an_older_snapshot_is_refused,

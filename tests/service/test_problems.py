@@ -68,7 +68,7 @@ def good(path: str) -> dict[str, Any]:
 
 def concrete(path: str) -> str:
     """A path with its parameters filled in."""
-    return path.replace("{stream}", "s1").replace("{model}", "reg")
+    return path.replace("{stream}", "s1").replace("{model}", "reg").replace("{upload}", "u")
 
 
 async def prepare(client: httpx.AsyncClient) -> None:
@@ -181,13 +181,13 @@ async def test_every_route_answers_problems(method: str, path: str) -> None:
         assert_problem(refused, 405)
         assert set(refused.headers["allow"].split(", ")) == {m for m, p in OPERATIONS if p == path}
         if "{stream}" in path:
-            bad = path.replace("{stream}", "a b")
+            bad = concrete(path.replace("{stream}", "a b"))
             assert assert_problem(await client.request(method, bad), 422)["errors"][0]["loc"] == ["path", "stream"]
             contradicting = {"X-Stream-Id": "other"}
             assert_problem(await client.request(method, concrete(path), headers=contradicting), 400)
         if "{" in path and method != "PUT":
             body = good(path)
-            unknown = path.replace("{stream}", "nosuch").replace("{model}", "nosuch")
+            unknown = path.replace("{stream}", "nosuch").replace("{model}", "nosuch").replace("{upload}", "nosuch")
             kwargs: dict[str, Any] = {"json": body} if (method, path) in WITH_BODY else {}
             assert_problem(await client.request(method, unknown, **kwargs), 404)
 

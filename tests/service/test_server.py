@@ -32,12 +32,12 @@ class Slow(Streams):
     started = threading.Event()
     closed = False
 
-    async def feedback(self, *given: Any) -> Any:
+    async def feedback(self, *given: Any, **named: Any) -> Any:
         """Wait for the signal, then learn."""
         self.started.set()
         while not self.app.state.context.draining:  # noqa: ASYNC110 - a signal handler sets it
             await asyncio.sleep(0.005)
-        return await super().feedback(*given)
+        return await super().feedback(*given, **named)
 
     async def close(self) -> None:
         """Remember that it happened."""
