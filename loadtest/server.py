@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 
@@ -55,13 +56,44 @@ def wait_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     raise ServerError(f"the server was not ready after {STARTUP_S:g} s:\n{_tail(log)}")
 
 
+class Server(NamedTuple):
+    """A server that runs: where it is reached, and its process."""
+
+    url: str
+    pid: int
+
+    @property
+    def port(self) -> int:
+        """On the loopback address."""
+        return int(self.url.rpartition(":")[2])
+
+    def cpu_seconds(self) -> float:
+        """What its process has spent so far, user and system (proc(5))."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text("ascii").rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def resident_bytes(self) -> int:
+        """Memory that it has now."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 @contextmanager
 def running(arguments: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> Iterator[str]:
-    """A ready server's URL; on leaving it is sent SIGTERM and must end with code 0.
+    """A ready server's URL; as ``serving``."""
+    with serving(arguments, environ) as server:
+        yield server.url
+
+
+@contextmanager
+def serving(
+    arguments: Sequence[str] = (), environ: Mapping[str, str] | None = None, data_dir: Path | None = None
+) -> Iterator[Server]:
+    """A ready server; on leaving it is sent SIGTERM and must end with code 0.
 
     Args:
         arguments: Further words for ``acclimate serve``.
         environ: Further variables.
+        data_dir: Its data directory; one of its own if left out.
 
     Raises:
         ServerError: It did not start, or it did not end with code 0 within ``SHUTDOWN_S``.
@@ -70,7 +102,7 @@ def running(arguments: Sequence[str] = (), environ: Mapping[str, str] | None = N
         port, log = free_port(), Path(directory) / "server.log"
         with log.open("wb") as out:
             process = subprocess.Popen(  # noqa: S603  our own program with our own words
-                command(port, Path(directory) / "data", arguments),
+                command(port, data_dir or Path(directory) / "data", arguments),
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(environ or {})},
@@ -78,7 +110,7 @@ def running(arguments: Sequence[str] = (), environ: Mapping[str, str] | None = N
         try:
             url = f"http://127.0.0.1:{port}"
             wait_ready(url, process, log)
-            yield url
+            yield Server(url, process.pid)
             process.send_signal(signal.SIGTERM)
             code = process.wait(SHUTDOWN_S)
             if code != 0:

@@ -22,7 +22,7 @@ from models.metatrain import meta_train
 from models.plan import Plan
 from models.prequential import Report, prequential, row_losses
 from models.process import use_threads
-from models.rivers import RIVER_MODELS, river_installed
+from models.rivers import RIVER_MODELS, river_factory, river_installed
 from models.scores import (
     AFTER_ALARM_ROWS,
     Alarm,
@@ -146,6 +146,7 @@ __all__ = [
     "read_stream_names",
     "read_table",
     "read_table_for",
+    "river_factory",
     "river_installed",
     "rolling_score",
     "row_losses",
