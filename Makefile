@@ -19,7 +19,7 @@ IMAGE ?= acclimate
 CONTAINER ?= $(shell command -v docker || command -v podman)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check demo models benchmark tabular sinusoid omniglot switching detection recurring virtual-drift metatrain-speed engine-rate http-rate upload-rate crash loadtest image image-test clean
+.PHONY: help serve test check demo models benchmark tabular sinusoid omniglot switching detection recurring virtual-drift metatrain-speed engine-rate http-rate upload-rate workers crash loadtest image image-test clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r t d; do printf '%-15s %s\n' "$$t" "$$d"; done
@@ -98,6 +98,9 @@ http-rate: $(VENV)/.installed ## requests per second against a bare FastAPI rout
 upload-rate: $(VENV)/.installed-dev ## uploads against River's models in process; DATA=folder with elec2.csv.gz
 	@test -n "$(DATA)" || { echo "make upload-rate needs DATA=DIR, a folder with elec2.csv.gz" >&2; exit 2; }
 	@$(PY) -m loadtest.upload_rate --data "$(DATA)" $(ARGS)
+
+workers: $(VENV)/.installed ## rows per CPU-second with one worker process and with several
+	@$(PY) -m loadtest.workers $(ARGS)
 
 crash: $(VENV)/.installed ## kill -9 under load, restart, compare; N=20 cycles
 	@$(PY) -m loadtest.crash --cycles $(N) $(ARGS)

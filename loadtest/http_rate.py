@@ -34,11 +34,12 @@ CLIENT_BUSY_MAX = 0.9
 
 
 class Rate(NamedTuple):
-    """What one server did in one turn: requests per second, how busy the client was, answers other than 200."""
+    """What one server did in one turn: requests per second, how busy the client was, answers not 200, and all."""
 
     per_second: float
     client_busy: float
     refused: int
+    answered: int = 0
 
 
 class _Load:
@@ -113,10 +114,10 @@ def requests_of(path: str, rows: int, columns: int, names: Sequence[str], port: 
     return found
 
 
-async def measured(port: int, requests: Sequence[bytes], seconds: float) -> Rate:
-    """Load a server for a while."""
+async def measured(port: int, requests: Sequence[bytes], seconds: float, connections: int | None = None) -> Rate:
+    """Load a server for a while, over ``CONNECTIONS`` if no other number is given."""
     load, loop = _Load(requests), asyncio.get_running_loop()
-    for _ in range(CONNECTIONS):
+    for _ in range(connections or CONNECTIONS):
         await loop.create_connection(lambda: _Connection(load), "127.0.0.1", port)
     await asyncio.sleep(WARM_SECONDS)
     before, began, busy = load.done, time.perf_counter(), time.process_time()
@@ -126,7 +127,7 @@ async def measured(port: int, requests: Sequence[bytes], seconds: float) -> Rate
     load.stopped = True
     async with asyncio.timeout(LAST_ANSWER_SECONDS):
         await load.closed.wait()
-    return rate
+    return rate._replace(answered=load.done)
 
 
 @contextmanager

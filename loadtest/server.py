@@ -67,14 +67,24 @@ class Server(NamedTuple):
         """On the loopback address."""
         return int(self.url.rpartition(":")[2])
 
+    def processes(self) -> list[int]:
+        """It and its workers."""
+        return [self.pid, *(int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split())]
+
     def cpu_seconds(self) -> float:
-        """What its process has spent so far, user and system (proc(5))."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text("ascii").rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """What its processes have spent so far, user and system (proc(5))."""
+        fields = [_stat(pid) for pid in self.processes()]
+        return sum(int(each[11]) + int(each[12]) for each in fields) / os.sysconf("SC_CLK_TCK")
 
     def resident_bytes(self) -> int:
-        """Memory that it has now."""
-        return int(Path(f"/proc/{self.pid}/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        """Memory that its processes have now; what they share counts for each."""
+        pages = [int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) for pid in self.processes()]
+        return sum(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _stat(pid: int) -> list[str]:
+    """Fields of a process's ``stat`` after its name."""
+    return Path(f"/proc/{pid}/stat").read_text("ascii").rsplit(")", 1)[1].split()
 
 
 @contextmanager

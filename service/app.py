@@ -14,18 +14,25 @@ from service import problems
 from service.allocator import keep_freed_memory
 from service.config import Settings
 from service.errors import ConfigurationError
+from service.fleet import Fleet
 from service.hotpath import HotFastAPI
+from service.links import Crew
 from service.middleware import RequestMiddleware
 from service.openapi import describe
 from service.routes import HOT_ENDPOINTS, ROUTERS, methods_at
 from service.routes.context import Context
+from service.shards import lay_out
 from service.store import STORES
 from service.streams import Streams
 from service.uploading import Uploads
 
 
 def create_app(
-    settings: Settings, *, streams: Streams | None = None, clock: Callable[[], float] = time.time
+    settings: Settings,
+    *,
+    streams: Streams | None = None,
+    clock: Callable[[], float] = time.time,
+    crew: Crew | None = None,
 ) -> FastAPI:
     """Build the application.
 
@@ -34,6 +41,7 @@ def create_app(
         streams: The streams to serve; made from ``settings`` if left out. They are started and closed with the
             application's lifespan either way.
         clock: Seconds since 1970.
+        crew: The workers that the streams are divided among; ``None``: there is this one.
 
     Raises:
         ConfigurationError: A model file or the data directory cannot be used.
@@ -42,6 +50,9 @@ def create_app(
     keep_freed_memory()
     streams = make_streams(settings, clock) if streams is None else streams
     context = Context(settings, streams, Uploads(settings, streams))
+    if crew is not None:
+        context.fleet = Fleet(streams, crew, lambda: context.ready)
+        context.uploads = Uploads(settings, context.fleet)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -55,6 +66,7 @@ def create_app(
     app = HotFastAPI(
         context,
         HOT_ENDPOINTS,
+        crew,
         title="acclimate",
         version=version("acclimate"),
         lifespan=lifespan,
@@ -72,9 +84,14 @@ def create_app(
 
 
 def make_streams(settings: Settings, clock: Callable[[], float]) -> Streams:
-    """The streams over the embedded store, with the models of the settings or those that ship."""
+    """The streams over the embedded store, with the models of the settings or those that ship.
+
+    Raises:
+        ConfigurationError: The data directory has several shards, each of which wants a worker of its own.
+    """
+    directory = lay_out(settings.data_dir, 1).directories[0]
     models = read_models(settings.models) if settings.models else read_shipped()
-    return Streams(settings, STORES["sqlite"](settings.data_dir), models, clock, activate=settings.activate)
+    return Streams(settings, STORES["sqlite"](directory), models, clock, activate=settings.activate)
 
 
 def read_models(paths: Mapping[str, Path]) -> dict[str, Model]:

@@ -18,6 +18,7 @@ from service.commands import export as export_command
 from service.commands import improve as improve_command
 from service.commands import inspect as inspect_command
 from service.commands import replay as replay_command
+from service.commands import reshard as reshard_command
 from service.commands import serve as serve_command
 from service.commands import train as train_command
 from service.commands.console import CommandError, err
@@ -367,18 +368,24 @@ def serve(
         str | None,
         typer.Option(envvar="ACCLIMATE_LOG_LEVEL", help="debug, info, warning or error (default: info)."),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, metavar="N", help="Worker processes; this version runs one.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            envvar="ACCLIMATE_WORKERS",
+            min=1,
+            metavar="N",
+            help="Worker processes that the streams are divided among, fixed for a data directory (default: 1).",
+        ),
+    ] = None,
 ) -> None:
     """Start the service on the embedded store."""
-    if workers > 1:
-        raise CommandError(f"{workers} workers are not possible in this version; start it with --workers 1")
     models = {}
     for text in model or ():
         name, _, file = text.partition("=")
         if not file or not re.fullmatch(ID_PATTERN, name):
             raise typer.BadParameter(f"--model {text!r}: write NAME=FILE, the name of letters, digits and . _ : -")
         models[name] = Path(file)
-    serve_command.run(
+    code = serve_command.run(
         host=host,
         port=port,
         data_dir=data_dir,
@@ -386,8 +393,11 @@ def serve(
         activate=activate,
         device=device,
         threads=threads,
+        workers=workers,
         log_level=log_level,
     )
+    if code:
+        raise typer.Exit(code)
 
 
 @app.command()
@@ -420,6 +430,18 @@ def replay(
 def inspect(model: Bundle) -> None:
     """Show what a bundle holds: task, features, experts, detector, provenance, tensors."""
     inspect_command.run(read_bundle(model))
+
+
+@app.command()
+def reshard(
+    shards: Annotated[int, typer.Option(min=1, max=256, metavar="M", help="Shards, and so workers, from now on.")],
+    data_dir: Annotated[
+        Path,
+        typer.Option(envvar="ACCLIMATE_DATA_DIR", show_envvar=True, metavar="DIR", help="Directory of the store."),
+    ] = Path("acclimate-data"),
+) -> None:
+    """Divide the streams of a stopped server among another number of worker processes."""
+    reshard_command.run(data_dir, shards)
 
 
 @app.command()

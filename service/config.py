@@ -38,6 +38,7 @@ class Settings(BaseSettings):
     activate: bool = Field(default=False, description="make changed models the active versions of their names")
     device: str = Field(default="cpu", description="torch device of the numerics")
     threads: Count = Field(default=1, description="threads of one numerical operation")
+    workers: Count = Field(default=1, description="worker processes, and shards of a new data directory")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least severe log line written"
     )

@@ -14,7 +14,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from models import InputError
 from service import problems
 from service.errors import ServiceError
+from service.forwarding import Forwarder
 from service.json_body import header
+from service.links import Crew
 from service.middleware import RequestMiddleware
 from service.routes.context import Context, check_stream
 
@@ -63,16 +65,20 @@ class HotPath:
 
 
 class HotFastAPI(FastAPI):
-    """FastAPI behind a ``HotPath``.
+    """FastAPI behind a ``HotPath``, and that behind a ``Forwarder`` where there are several workers.
 
     Attributes:
         framework: FastAPI alone, which answers the same.
     """
 
-    def __init__(self, context: Context, endpoints: Mapping[str, Endpoint], **described: Any) -> None:
+    def __init__(
+        self, context: Context, endpoints: Mapping[str, Endpoint], crew: Crew | None, **described: Any
+    ) -> None:
         super().__init__(**described)
         self.framework: ASGIApp = super().__call__
-        self._front = HotPath(self.framework, context, endpoints)
+        self._front: ASGIApp = HotPath(self.framework, context, endpoints)
+        if crew is not None:
+            self._front = Forwarder(self._front, crew)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""

@@ -15,11 +15,15 @@ REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 _FRAMES_MAX = 12
 
 
-def configure_logs(level: str, stream: TextIO | None = None) -> None:
-    """Send structlog's and the standard library's events to ``stream``, standard error by default, as JSON lines."""
+def configure_logs(level: str, stream: TextIO | None = None, *, worker: int | None = None) -> None:
+    """Send structlog's and the standard library's events to ``stream``, standard error by default, as JSON lines.
+
+    ``worker`` is said with each of them, where there are several.
+    """
     stream = sys.stderr if stream is None else stream
     shared: list[Processor] = [
         with_request,
+        *([] if worker is None else [_of_worker(worker)]),
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         without_values,
@@ -48,6 +52,14 @@ def with_request(_logger: Any, _name: str, event: EventDict) -> EventDict:
     if request_id:
         event["request_id"] = request_id
     return event
+
+
+def _of_worker(worker: int) -> Processor:
+    def said(_logger: Any, _name: str, event: EventDict) -> EventDict:
+        event["worker"] = worker
+        return event
+
+    return said
 
 
 def without_values(_logger: Any, _name: str, event: EventDict) -> EventDict:

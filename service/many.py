@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from models import InputError
 from service.errors import ConflictError, NotFoundError, ServiceError
+from service.fleet import Door
 from service.schemas import Feedback, ManyItem, Predict
-from service.streams import Streams
 from service.types import Learned, Predicted
 
 Answer = TypeVar("Answer")
@@ -16,7 +16,7 @@ STREAMS_AT_ONCE = 512
 """Streams of one request that are asked at once: it may not fill the queue that all requests share."""
 
 
-async def predict_many(streams: Streams, items: Sequence[ManyItem]) -> list[Predicted | ServiceError | InputError]:
+async def predict_many(streams: Door, items: Sequence[ManyItem]) -> list[Predicted | ServiceError | InputError]:
     """Predict by many streams; where there is none and its model is stated, that model's frozen start answers."""
 
     async def one(item: ManyItem, asked: Predict | Feedback) -> Predicted:
@@ -36,7 +36,7 @@ async def predict_many(streams: Streams, items: Sequence[ManyItem]) -> list[Pred
     return await _each(items, one)
 
 
-async def feedback_many(streams: Streams, items: Sequence[ManyItem]) -> list[Learned | ServiceError | InputError]:
+async def feedback_many(streams: Door, items: Sequence[ManyItem]) -> list[Learned | ServiceError | InputError]:
     """Teach many streams; one that is not there is created where its model is stated."""
 
     async def one(item: ManyItem, asked: Predict | Feedback) -> Learned:

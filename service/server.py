@@ -6,7 +6,7 @@ import math
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractAsyncContextManager, closing, contextmanager, nullcontext
 from types import FrameType
 
 import structlog
@@ -43,7 +43,13 @@ class _Server(uvicorn.Server):
         yield
 
 
-def run(app: FastAPI, *, announce: Callable[[str], None] = lambda _url: None) -> None:
+def run(
+    app: FastAPI,
+    *,
+    announce: Callable[[str], None] = lambda _url: None,
+    worker: int | None = None,
+    beside: AbstractAsyncContextManager[None] | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT, then return.
 
     The process's logs become JSON lines on standard error. On SIGTERM readiness turns 503 at once, the port closes
@@ -53,13 +59,15 @@ def run(app: FastAPI, *, announce: Callable[[str], None] = lambda _url: None) ->
     Args:
         app: What ``create_app`` built.
         announce: Called with the base URL once requests are answered.
+        worker: Which of several processes this is; they share the port.
+        beside: Entered when the streams are there, left when the last request was answered.
 
     Raises:
         ConfigurationError: The address cannot be listened on.
     """
     context: Context = app.state.context
     settings = context.settings
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, worker=worker)
     config = uvicorn.Config(
         app,
         http="httptools",
@@ -73,14 +81,18 @@ def run(app: FastAPI, *, announce: Callable[[str], None] = lambda _url: None) ->
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_seconds),
     )
-    with closing(listen(settings)) as sock, asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_serve(app, _Server(config, lambda: announce(base_url(sock))), sock))
+    with (
+        closing(listen(settings, shared=worker is not None)) as sock,
+        asyncio.Runner(loop_factory=config.get_loop_factory()) as runner,
+    ):
+        server = _Server(config, lambda: announce(base_url(sock)))
+        runner.run(_serve(app, server, sock, nullcontext() if beside is None else beside))
 
 
-async def _serve(app: FastAPI, server: _Server, sock: socket.socket) -> None:
+async def _serve(app: FastAPI, server: _Server, sock: socket.socket, beside: AbstractAsyncContextManager[None]) -> None:
     """Startup errors come out of here as they are, since the lifespan is entered by us and not by uvicorn."""
     with _stopping(app.state.context, server):
-        async with app.router.lifespan_context(app):
+        async with app.router.lifespan_context(app), beside:
             spare_collector()
             _log.info("serving", url=base_url(sock))
             await server.serve(sockets=[sock])
@@ -122,8 +134,8 @@ def _stopping(context: Context, server: _Server) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def listen(settings: Settings) -> socket.socket:
-    """A bound socket on the address of the settings.
+def listen(settings: Settings, *, shared: bool = False) -> socket.socket:
+    """A bound socket on the address of the settings; if ``shared``, other processes may listen there, too.
 
     Raises:
         ConfigurationError: The name is unknown, or the port is taken or not allowed.
@@ -137,6 +149,8 @@ def listen(settings: Settings) -> socket.socket:
         raise ConfigurationError(f"cannot listen on {where}: {error.strerror}") from None
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind(address)
     except OSError as error:
         sock.close()

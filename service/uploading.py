@@ -13,9 +13,9 @@ from typing import NamedTuple
 from models import InputError
 from service.config import Settings
 from service.errors import ConflictError, FieldError, InvalidError, LearnedError, SaturatedError
+from service.fleet import Door
 from service.lines import Line
 from service.store import UploadPart
-from service.streams import Streams
 from service.types import Learned
 
 KEEP_ROWS = 1_000
@@ -55,7 +55,7 @@ class Uploads:
         streams: What learns.
     """
 
-    def __init__(self, settings: Settings, streams: Streams) -> None:
+    def __init__(self, settings: Settings, streams: Door) -> None:
         self._streams = streams
         self._rows_max = settings.batch_rows_max
         self._workers_max = settings.tick_items_max
@@ -114,7 +114,7 @@ class _Run:
 
     def __init__(
         self,
-        streams: Streams,
+        streams: Door,
         stream: str | None,
         batch_rows: int,
         upload: str | None,

@@ -1,6 +1,7 @@
 """``acclimate export``: the labelled rows that a server has logged, as Parquet."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import polars as pl
 from models import ModelSpec, read_bundle, read_stream_names
 from service.commands.console import CommandError, out, progress_bar
 from service.payload import decode_feedback
+from service.shards import read_layout
 from service.store import Entry, ModelRecord, StoreReader, StreamRecord
 
 CHUNK_ROWS = 20_000
@@ -37,19 +39,19 @@ def run(data_dir: Path, model: str | None, streams: Path | None, since: str | No
         raise CommandError(f"{file}: there is no such folder; make it first, or choose another --out")
     start = parse_since(since)
     wanted = None if streams is None else set(read_stream_names(streams))
-    reader = StoreReader(data_dir)
-    try:
-        record = _model(reader.models(), model, data_dir)
-        spec = read_bundle(reader.bundle(record.name, record.version), f"model {record.name}").spec
-        found = [each for each in reader.streams(record.name) if wanted is None or each.stream in wanted]
+    with ExitStack() as stack:
+        readers = [stack.enter_context(closing(StoreReader(each))) for each in read_layout(data_dir).directories]
+        record = _model(readers[0].models(), model, data_dir)
+        spec = read_bundle(readers[0].bundle(record.name, record.version), f"model {record.name}").spec
+        stored = [(reader, each) for reader in readers for each in reader.streams(record.name)]
+        chosen = [(reader, each) for reader, each in stored if wanted is None or each.stream in wanted]
+        found = [each for _, each in chosen]
         missing = sorted((wanted or set()) - {each.stream for each in found})
         if missing:
             raise CommandError(
                 f"model {record.name} has no stream {missing[0]!r}; name streams of it, or leave --streams"
             )
-        frame = _frame(reader, spec, found, start)
-    finally:
-        reader.close()
+        frame = _frame(spec, chosen, start)
     if not frame.height:
         raise CommandError(
             f"no logged rows of model {record.name} are selected; feed rows first, or choose an earlier --since"
@@ -101,14 +103,14 @@ def _head(spec: ModelSpec) -> dict[str, str]:
     return {name: f"acclimate_{name}" if name in taken else name for name in HEAD}
 
 
-def _frame(reader: StoreReader, spec: ModelSpec, streams: Sequence[StreamRecord], since: float) -> pl.DataFrame:
+def _frame(spec: ModelSpec, streams: Sequence[tuple[StoreReader, StreamRecord]], since: float) -> pl.DataFrame:
     """All selected rows, in the order of their commits."""
     specs: dict[int, ModelSpec] = {}
     schema = _schema(spec)
     chunks, rows = [pl.DataFrame(schema=schema)], list[tuple[Any, ...]]()
     with progress_bar("streams") as bar:
         task = bar.add_task("export", total=len(streams))
-        for record in streams:
+        for reader, record in streams:
             if record.model_version not in specs:
                 bundle = reader.bundle(record.model, record.model_version)
                 specs[record.model_version] = read_bundle(bundle, f"model {record.model}").spec

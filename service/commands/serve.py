@@ -8,30 +8,37 @@ from service.app import create_app
 from service.commands.console import out
 from service.config import PREFIX, Settings, load_settings
 from service.server import run as run_server
+from service.supervisor import supervise
 from service.types import ModelInfo
 
-OPTIONS = ("host", "port", "data_dir", "models", "activate", "device", "threads", "log_level")
+OPTIONS = ("host", "port", "data_dir", "models", "activate", "device", "threads", "workers", "log_level")
 """Settings that are options of the command line."""
 
 
-def run(**given: Any) -> None:
+def run(**given: Any) -> int:
     """Serve until told to stop.
 
     Args:
         given: Settings given on the command line; None counts as not given.
 
+    Returns:
+        The exit code.
+
     Raises:
         ConfigurationError: The settings cannot be served with.
     """
     settings = load_settings(**given)
-    app = create_app(settings)
 
-    def announce(url: str) -> None:
+    def announce(url: str, models: list[ModelInfo]) -> None:
         out.print(f"serving at [bold]{url}[/bold], data in {settings.data_dir}; stop with Ctrl-C", soft_wrap=True)
-        for line in first_request(url, app.state.context.streams.models()):
+        for line in first_request(url, models):
             out.print(line, soft_wrap=True, markup=False)
 
-    run_server(app, announce=announce)
+    if settings.workers > 1:
+        return supervise(settings, announce)
+    app = create_app(settings)
+    run_server(app, announce=lambda url: announce(url, app.state.context.streams.models()))
+    return 0
 
 
 def first_request(url: str, models: list[ModelInfo]) -> list[str]:

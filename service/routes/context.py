@@ -7,6 +7,7 @@ from fastapi import Depends, Header, Path, Query, Request
 
 from service.config import Settings
 from service.errors import InvalidError, MalformedError
+from service.fleet import Door, Fleet
 from service.schemas import ID_PATTERN, ID_RULE, is_id
 from service.streams import Streams
 from service.uploading import Uploads
@@ -22,19 +23,30 @@ class Context:
     Attributes:
         settings: What it was started with.
         streams: The streams that it serves.
-        uploads: Uploads to them that run.
+        uploads: Uploads to them, and to those of other workers, that run.
+        fleet: The streams of all workers; ``None`` where there is one.
         draining: Whether it was told to stop: it still answers, but is no longer ready.
     """
 
     settings: Settings
     streams: Streams
     uploads: Uploads
+    fleet: Fleet | None = None
     draining: bool = False
 
     @property
+    def all_streams(self) -> Door:
+        """What is asked of several streams at once, whichever worker has them."""
+        return self.fleet or self.streams
+
+    @property
     def ready(self) -> bool:
-        """Whether new clients may be sent here."""
+        """Whether this worker takes requests."""
         return self.streams.ready and not self.draining
+
+    async def all_ready(self) -> bool:
+        """Whether new clients may be sent here: wherever their streams are, they are served."""
+        return self.ready and (self.fleet is None or await self.fleet.ready())
 
 
 async def _context(request: Request) -> Context:

@@ -19,6 +19,6 @@ async def livez() -> Response:
 @router.get("/readyz", summary="Whether new clients may be sent here")
 async def readyz(service: Serving) -> Response:
     """503 until the store answers and recovery is done, and again as soon as the service is told to stop."""
-    if not service.ready:
+    if not await service.all_ready():
         raise UnavailableError("The service is starting or stopping: ask again in a second.")
     return answer({"ready": True})

@@ -61,7 +61,7 @@ async def predict_by_many(service: Serving, request: Request) -> Response:
     """Each item is answered as a predict of its stream; an item's error stands in its place."""
     body = await read_json(request, service.settings.body_bytes_max)
     items = parse_many(body, service.settings.batch_rows_max, parse_predict)
-    results = await predict_many(service.streams, items)
+    results = await predict_many(service.all_streams, items)
     stated = [predicted_body(value) if isinstance(value, Predicted) else value for value in results]
     return _answer(items, stated, request.scope)
 
@@ -81,7 +81,7 @@ async def teach_many(service: Serving, request: Request) -> Response:
         return await take_upload(service, None, request)
     body = await read_json(request, service.settings.body_bytes_max)
     items = parse_many(body, service.settings.batch_rows_max, parse_feedback)
-    results = await feedback_many(service.streams, items)
+    results = await feedback_many(service.all_streams, items)
     stated = [learned_body(value, with_predictions=False) if isinstance(value, Learned) else value for value in results]
     return _answer(items, stated, request.scope)
 

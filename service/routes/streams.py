@@ -24,7 +24,7 @@ async def list_streams(
     cursor: Annotated[str | None, Query(max_length=512, description="next_cursor of the page before.")] = None,
 ) -> Response:
     """By id; follow ``next_cursor`` until it is null."""
-    return page(*await service.streams.list(prefix, model, limit, cursor))
+    return page(*await service.all_streams.list(prefix, model, limit, cursor))
 
 
 @router.put(

@@ -26,8 +26,11 @@ from service.store.base import (
     StreamRecord,
     UploadPart,
 )
+from service.store.lock import sync_directory
 from service.store.memory import MemoryStore
+from service.store.moving import move_streams
 from service.store.reading import StoreReader
+from service.store.schema import FILE_NAME as STORE_FILE
 from service.store.sqlite import SqliteStore
 
 STORES: Mapping[str, Callable[[Path], Store]] = MappingProxyType({"memory": MemoryStore, "sqlite": SqliteStore})
@@ -35,6 +38,7 @@ STORES: Mapping[str, Callable[[Path], Store]] = MappingProxyType({"memory": Memo
 
 __all__ = [
     "STORES",
+    "STORE_FILE",
     "Append",
     "Configure",
     "Create",
@@ -58,4 +62,6 @@ __all__ = [
     "StoredEvent",
     "StreamRecord",
     "UploadPart",
+    "move_streams",
+    "sync_directory",
 ]

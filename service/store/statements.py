@@ -75,7 +75,7 @@ def _create(db: sqlite3.Connection, operation: Create) -> Done | Refusal:
     cursor = db.execute(
         "INSERT INTO streams (stream, model, model_version, config, metadata, stream_version, rows_seen, chain, state,"
         " last_drift, created_at, updated_at, digest) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
-        (*record[1:4], *_columns(record)),
+        (*record[1:4], *columns_of(record)),
     )
     return Done(record._replace(key=cursor.lastrowid or 0))
 
@@ -244,8 +244,8 @@ def to_snapshot(record: StreamRecord, row: Sequence[Any]) -> Snapshot:
     return snapshot
 
 
-def _columns(record: StreamRecord) -> tuple[Any, ...]:
-    """Columns config to digest."""
+def columns_of(record: StreamRecord) -> tuple[Any, ...]:
+    """A record's columns, config to digest."""
     middle = (record.stream_version, record.rows_seen, record.chain, record.state, _json(drift_fields(record)))
     times = (record.created_at, record.updated_at)
     return (_json(record.config), _json(record.metadata), *middle, *times, record_digest(record))
@@ -255,7 +255,7 @@ def _update(db: sqlite3.Connection, record: StreamRecord) -> None:
     db.execute(
         "UPDATE streams SET config=?, metadata=?, stream_version=?, rows_seen=?, chain=?, state=?, last_drift=?,"
         " created_at=?, updated_at=?, digest=? WHERE key=?",
-        (*_columns(record), record.key),
+        (*columns_of(record), record.key),
     )
 
 

@@ -1,0 +1,213 @@
+"""All streams, whichever worker has them: what concerns several of them at once asks each worker for its own."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Protocol
+
+import orjson
+
+from models import InputError
+from service import errors
+from service.errors import FieldError, ServiceError, UnavailableError
+from service.links import Crew, Frame, Kind, Link, LostError
+from service.store import UploadPart
+from service.streams import Streams
+from service.types import Learned, Made, Predicted, Row, StreamInfo
+
+READY_SECONDS = 1.0
+"""How long another worker is waited for when it is asked whether it is ready."""
+_KINDS: Mapping[str, type[ServiceError]] = {
+    name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, ServiceError)
+}
+
+
+class Door(Protocol):
+    """What may be asked of several streams at once; ``service.streams.Streams`` has it in full."""
+
+    async def predict(
+        self, stream: str, inputs: Sequence[Row], interval: float | None = None, ids: Sequence[str] | None = None
+    ) -> Predicted:
+        """Predict from a stream's last committed state."""
+        ...
+
+    async def predict_initial(self, model: str, inputs: Sequence[Row], interval: float | None = None) -> Predicted:
+        """What a model's frozen start answers."""
+        ...
+
+    async def feedback(
+        self,
+        stream: str,
+        inputs: Sequence[Row] | None,
+        targets: Sequence[Any],
+        ids: Sequence[str | None] | None = None,
+        times: Sequence[float | None] | None = None,
+        *,
+        model: str | None = None,
+        part: UploadPart | None = None,
+    ) -> Learned:
+        """Learn and commit one batch of a stream."""
+        ...
+
+    async def uploaded(self, upload: str, stream: str | None) -> int | None:
+        """How many rows of an upload a stream has got to, or (``None``) an upload to many streams."""
+        ...
+
+    async def put_uploaded(self, upload: str, rows: int) -> None:
+        """Keep how far an upload to many streams has got."""
+        ...
+
+    async def list(
+        self, prefix: str = "", model: str | None = None, limit: int = 100, cursor: str | None = None
+    ) -> tuple[list[StreamInfo], str | None]:
+        """One page of streams by id, and the cursor of the next."""
+        ...
+
+
+class Fleet:
+    """The streams of all workers.
+
+    Args:
+        streams: One's own.
+        crew: All workers.
+        ready: Whether this worker takes requests.
+    """
+
+    def __init__(self, streams: Streams, crew: Crew, ready: Callable[[], bool]) -> None:
+        self._streams = streams
+        self._own, self._peers, self._owner = crew.own, crew.peers, crew.owner
+        self._ready = ready
+
+    async def predict(
+        self, stream: str, inputs: Sequence[Row], interval: float | None = None, ids: Sequence[str] | None = None
+    ) -> Predicted:
+        """By whoever has the stream."""
+        owner = self._owner(stream)
+        if owner == self._own:
+            return await self._streams.predict(stream, inputs, interval, ids)
+        return Predicted(**await self._call(owner, "predict", stream, inputs, interval, ids))
+
+    async def predict_initial(self, model: str, inputs: Sequence[Row], interval: float | None = None) -> Predicted:
+        """By this worker: every one has all models."""
+        return await self._streams.predict_initial(model, inputs, interval)
+
+    async def feedback(
+        self,
+        stream: str,
+        inputs: Sequence[Row] | None,
+        targets: Sequence[Any],
+        ids: Sequence[str | None] | None = None,
+        times: Sequence[float | None] | None = None,
+        *,
+        model: str | None = None,
+        part: UploadPart | None = None,
+    ) -> Learned:
+        """By whoever has the stream."""
+        owner = self._owner(stream)
+        if owner == self._own:
+            return await self._streams.feedback(stream, inputs, targets, ids, times, model=model, part=part)
+        stated = None if part is None else list(part)
+        found = await self._call(owner, "feedback", stream, inputs, targets, ids, times, model, stated)
+        made = found.pop("made")
+        return Learned(**found, made=None if made is None else Made(**made))
+
+    async def uploaded(self, upload: str, stream: str | None) -> int | None:
+        """From whoever has the stream; of an upload to many, from the worker that its name leads to."""
+        owner = self._owner(upload if stream is None else stream)
+        if owner == self._own:
+            return await self._streams.uploaded(upload, stream)
+        found = await self._call(owner, "uploaded", upload, stream)
+        return None if found is None else int(found)
+
+    async def put_uploaded(self, upload: str, rows: int) -> None:
+        """By the worker that the upload's name leads to."""
+        owner = self._owner(upload)
+        if owner == self._own:
+            await self._streams.put_uploaded(upload, rows)
+        else:
+            await self._call(owner, "put_uploaded", upload, rows)
+
+    async def list(
+        self, prefix: str = "", model: str | None = None, limit: int = 100, cursor: str | None = None
+    ) -> tuple[list[StreamInfo], str | None]:
+        """One page out of those of all workers: each has at least the next ``limit`` of its own."""
+
+        async def page(worker: int) -> tuple[list[Any], str | None]:
+            if worker == self._own:
+                infos, after = await self._streams.list(prefix, model, limit, cursor)
+                return [asdict(info) for info in infos], after
+            found = await self._call(worker, "list", prefix, model, limit, cursor)
+            return found[0], found[1]
+
+        pages = await asyncio.gather(*(page(worker) for worker in range(len(self._peers))))
+        merged = sorted((info for infos, _ in pages for info in infos), key=lambda info: str(info["stream"]))
+        more = len(merged) > limit or any(after is not None for _, after in pages)
+        found = [StreamInfo(**info) for info in merged[:limit]]
+        return found, found[-1].stream if more and found else None
+
+    async def ready(self) -> bool:
+        """Whether all workers take requests."""
+
+        async def asked(worker: int) -> bool:
+            if worker == self._own:
+                return self._ready()
+            try:
+                async with asyncio.timeout(READY_SECONDS):
+                    return bool(await self._call(worker, "ready"))
+            except (ServiceError, TimeoutError):
+                return False
+
+        return all(await asyncio.gather(*(asked(worker) for worker in range(len(self._peers)))))
+
+    async def _call(self, worker: int, name: str, *arguments: Any) -> Any:
+        peer = self._peers[worker]
+        try:
+            link = await peer.take()
+            try:
+                await link.send(Kind.CALL, orjson.dumps([name, arguments]))
+                answer = await link.frame()
+            except BaseException:
+                link.close()
+                raise
+        except LostError as error:
+            raise UnavailableError("Another worker is starting or stopping: repeat the request in a second.") from error
+        peer.give_back(link)
+        kind, value = orjson.loads(answer.content)
+        if kind == "done":
+            return value
+        if kind == InputError.__name__:
+            raise InputError(tuple(value[0]), value[1])
+        detail, places, retry_after_s = value
+        raise _KINDS.get(kind, ServiceError)(
+            detail, tuple(FieldError(tuple(loc), msg) for loc, msg in places), retry_after_s=retry_after_s
+        )
+
+    async def answer(self, link: Link, call: Frame) -> None:
+        """Answer a call of another worker. Raises LostError where that worker gives up."""
+        name, arguments = orjson.loads(call.content)
+        try:
+            answer = ["done", await self._answers(name, arguments)]
+        except InputError as error:
+            answer = [InputError.__name__, [error.loc, error.reason]]
+        except ServiceError as error:
+            answer = [type(error).__name__, [error.detail, list(map(list, error.errors)), error.retry_after_s]]
+        except Exception as error:
+            raise LostError from error
+        await link.send(Kind.WHOLE, orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z))
+
+    async def _answers(self, name: str, arguments: Sequence[Any]) -> Any:
+        streams = self._streams
+        if name == "predict":
+            return await streams.predict(*arguments)
+        if name == "feedback":
+            *plain, model, part = arguments
+            return await streams.feedback(*plain, model=model, part=None if part is None else UploadPart(*part))
+        if name == "uploaded":
+            return await streams.uploaded(*arguments)
+        if name == "put_uploaded":
+            return await streams.put_uploaded(*arguments)
+        if name == "list":
+            return await streams.list(*arguments)
+        if name == "ready":
+            return self._ready()
+        raise LostError(name)
