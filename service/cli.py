@@ -472,3 +472,7 @@ def export(
 def main() -> None:
     """Run the command ``acclimate``; ends the process with its exit code."""
     sys.exit(app())
+
+
+if __name__ == "__main__":
+    main()

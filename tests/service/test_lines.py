@@ -1,6 +1,7 @@
 """Rows of uploads, in whatever pieces they come."""
 
 from collections.abc import AsyncIterator, Iterable
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -28,7 +29,7 @@ TEXT = b"\n".join(map(orjson.dumps, ROWS))
 
 def body_of(pieces: Iterable[bytes], limit: int = LIMIT, **given: Any) -> Body:
     """A body that comes in these pieces, each once it is asked for."""
-    left = iter([*pieces, b""])
+    left = chain(pieces, [b""])
 
     async def receive() -> Message:
         piece = next(left)
