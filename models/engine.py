@@ -104,9 +104,14 @@ class Engine:
         self._answering = [key for key in self._slab.initial if key not in KEYS]
 
     @property
+    def stream_bytes(self) -> int:
+        """Memory that the state of one stream takes."""
+        return self._slab.stream_bytes
+
+    @property
     def tick_share(self) -> float:
         """What share of a tick one stream's state takes, so that ticks of large states stay within ``TILE_BYTES``."""
-        return self._slab.stream_bytes / TILE_BYTES
+        return self.stream_bytes / TILE_BYTES
 
     def create(self, labels_of: bytes | None = None) -> int:
         """A slot at the meta-initialization.

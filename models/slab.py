@@ -1,6 +1,9 @@
 """States of many streams as rows of a few large tensors, and one stream's state as bytes."""
 
+import mmap
+import sys
 from collections.abc import Collection, Sequence
+from math import prod
 
 import torch
 from safetensors import SafetensorError
@@ -10,12 +13,20 @@ from safetensors.torch import save as save_tensors
 from models.errors import SnapshotError
 from models.types import Tensors
 
-FIRST_CAPACITY = 8
+RESERVED_BYTES = 2**36
+"""Addresses that a slab takes up: memory only where streams are."""
+FIRST_CAPACITY, GROWTH = 64, 1.25
+"""On other devices, and beyond those addresses."""
+_MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0
+"""Pages that nobody writes count for nothing. Python's ``mmap`` names it from 3.12 on."""
 SNAPSHOT_FORMAT = "1"
 
 
 class Slab:
-    """Rows of tensors ``(capacity, …)``, taken and given back; capacity doubles when all are taken. Not thread-safe.
+    """Rows of tensors ``(capacity, …)``, taken and given back. Not thread-safe.
+
+    On a processor the tensors are addresses that become memory when a row is first written: they take up what their
+    streams do, and never have to move.
 
     Attributes:
         initial: What a new stream starts from.
@@ -26,14 +37,20 @@ class Slab:
         """Take the shape of a state with one stream; it is also what a new stream starts from."""
         self.initial = initial
         self.stream_bytes = sum(value.nbytes for value in initial.values())
-        self._tensors = {key: value.expand(FIRST_CAPACITY, *value.shape[1:]).clone() for key, value in initial.items()}
-        self._free = list(range(FIRST_CAPACITY - 1, -1, -1))
+        self._capacity = self._used = 0
+        self._tensors = {key: value[:0] for key, value in initial.items()}
+        self._free: list[int] = []
+        on_processor = all(value.device.type == "cpu" for value in initial.values())
+        self._extend(max(RESERVED_BYTES // self.stream_bytes, 1) if on_processor else FIRST_CAPACITY)
 
     def take(self, state: Tensors | None) -> int:
         """A free row, filled with ``state`` or with a new stream's."""
-        if not self._free:
-            self._grow()
-        slot = self._free.pop()
+        if self._free:
+            slot = self._free.pop()
+        else:
+            if self._used == self._capacity:
+                self._extend(int(self._capacity * GROWTH) + 1)
+            slot, self._used = self._used, self._used + 1
         self.write([slot], self.initial if state is None else state, [0])
         return slot
 
@@ -76,10 +93,29 @@ class Slab:
         except (SafetensorError, ValueError, RuntimeError) as error:
             raise SnapshotError(f"damaged snapshot ({error})") from error
 
-    def _grow(self) -> None:
-        capacity = len(next(iter(self._tensors.values())))
-        self._tensors = {
-            key: torch.cat([value, self.initial[key].expand(capacity, *value.shape[1:])])
-            for key, value in self._tensors.items()
-        }
-        self._free = list(range(2 * capacity - 1, capacity - 1, -1))
+    def _extend(self, capacity: int) -> None:
+        """Rows up to ``capacity``, or as many as there are addresses for."""
+        while (made := _rows_like(self.initial, capacity)) is None:
+            if capacity <= self._used + 1:
+                raise MemoryError("no addresses are left for further streams")
+            capacity = max(capacity // 2, self._used + 1)
+        for key, rows in made.items():
+            rows[: self._used] = self._tensors[key][: self._used]
+        self._tensors, self._capacity = made, capacity
+
+
+def _rows_like(initial: Tensors, capacity: int) -> Tensors | None:
+    """Tensors (capacity, …) like those of a state; None where so many addresses are not to be had."""
+    made: Tensors = {}
+    for key, value in initial.items():
+        shape = (capacity, *value.shape[1:])
+        size = prod(shape) * value.element_size()
+        if not size or value.device.type != "cpu":
+            made[key] = torch.empty(shape, dtype=value.dtype, device=value.device)
+            continue
+        try:
+            memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
+        except (OSError, ValueError, OverflowError):
+            return None
+        made[key] = torch.frombuffer(memory, dtype=value.dtype).view(shape)
+    return made
