@@ -8,7 +8,8 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 import structlog
@@ -43,7 +44,7 @@ class Hot:
         unsaved_rows: Rows learned since.
         pins: Requests that work with it; it is neither saved away nor released meanwhile.
         dead: Not to be served any more: something else is in the store.
-        idle: Set while there are no pins.
+        idle: Set when there are no pins any more; made by whoever waits for that.
     """
 
     record: StreamRecord
@@ -53,7 +54,7 @@ class Hot:
     unsaved_rows: int = 0
     pins: int = 0
     dead: bool = False
-    idle: asyncio.Event = field(default_factory=asyncio.Event)
+    idle: asyncio.Event | None = None
 
 
 class HotStreams:
@@ -143,13 +144,13 @@ class HotStreams:
 
     def _pin(self, hot: Hot) -> None:
         hot.pins += 1
-        hot.idle.clear()
 
     def release(self, hot: Hot) -> None:
         """Undo one ``acquire`` or ``peek``."""
         hot.pins -= 1
         if hot.pins == 0:
-            hot.idle.set()
+            if hot.idle is not None:
+                hot.idle.set()
             if hot.dead:
                 self._free(hot)
             elif len(self._table) > self._settings.hot_streams_max:
@@ -219,7 +220,8 @@ class HotStreams:
         loop = asyncio.get_running_loop()
         try:
             while (excess := len(self._table) - self._settings.hot_streams_max) > 0:
-                idle = [hot for hot in self._table.values() if hot.pins == 0][: min(excess, SAVE_STREAMS)]
+                free = (hot for hot in self._table.values() if hot.pins == 0)
+                idle = list(islice(free, min(excess, SAVE_STREAMS)))
                 if not idle:
                     return  # the next release makes room
                 gate = loop.create_future()
@@ -240,6 +242,8 @@ class HotStreams:
         for hot in hots:
             self._due.pop(hot.record.stream, None)
             while hot.pins:
+                if hot.idle is None or hot.idle.is_set():
+                    hot.idle = asyncio.Event()
                 await hot.idle.wait()
         changed = [hot for hot in hots if hot.record.stream_version != hot.saved_version and not hot.dead]
         if save and changed:
@@ -329,6 +333,4 @@ def summary(status: Status) -> dict[str, Any]:
 def _hot(loaded: Loaded, lease: Lease, slot: int) -> Hot:
     saved_version = 0 if loaded.snapshot is None else loaded.snapshot.revision
     unsaved_rows = sum(max(entry.rows, 1) for entry in loaded.entries)
-    hot = Hot(loaded.record, lease, slot, saved_version, unsaved_rows)
-    hot.idle.set()
-    return hot
+    return Hot(loaded.record, lease, slot, saved_version, unsaved_rows)

@@ -14,7 +14,7 @@ Key = tuple[str, int, StreamConfig]
 
 
 class Lease(NamedTuple):
-    """The use of an engine by one stream, to be given back."""
+    """The use of an engine by a stream, to be given back."""
 
     engine: Engine
     key: Key
@@ -27,7 +27,7 @@ class Engines:
         self._registry = registry
         self._device = device
         self._lock = threading.Lock()
-        self._engines: dict[Key, tuple[Engine, int]] = {}
+        self._engines: dict[Key, tuple[Lease, int]] = {}
 
     def lease(self, model: str, version: int, config: Mapping[str, Any]) -> Lease:
         """Use an engine; it is made if nobody uses it yet.
@@ -37,17 +37,19 @@ class Engines:
         """
         key = (model, version, stream_config(config))
         with self._lock:
-            known = self._engines.get(key)
-            engine, users = known or (Engine(self._registry.model(model, version), key[2], device=self._device), 0)
-            self._engines[key] = (engine, users + 1)
-        return Lease(engine, key)
+            if key not in self._engines:
+                made = Engine(self._registry.model(model, version), key[2], device=self._device)
+                self._engines[key] = (Lease(made, key), 0)
+            lease, users = self._engines[key]
+            self._engines[key] = (lease, users + 1)
+        return lease
 
     def give_back(self, lease: Lease) -> None:
         """End a use; an engine without any is forgotten, with its tensors."""
         with self._lock:
-            engine, users = self._engines[lease.key]
+            kept, users = self._engines[lease.key]
             if users > 1:
-                self._engines[lease.key] = (engine, users - 1)
+                self._engines[lease.key] = (kept, users - 1)
             else:
                 del self._engines[lease.key]
 
