@@ -19,7 +19,7 @@ IMAGE ?= acclimate
 CONTAINER ?= $(shell command -v docker || command -v podman)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check demo models benchmark tabular sinusoid omniglot switching detection recurring virtual-drift metatrain-speed engine-rate http-rate upload-rate workers many-streams crash loadtest image image-test clean
+.PHONY: help serve test check demo models benchmark tabular sinusoid omniglot switching detection recurring virtual-drift metatrain-speed engine-rate http-rate upload-rate workers many-streams latency overload crash loadtest image image-test clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r t d; do printf '%-15s %s\n' "$$t" "$$d"; done
@@ -104,6 +104,12 @@ workers: $(VENV)/.installed ## rows per CPU-second with one worker process and w
 
 many-streams: $(VENV)/.installed ## a million streams, a hundred thousand in memory; some 10 GB of disk and memory
 	@$(PY) -m loadtest.many_streams $(ARGS)
+
+latency: $(VENV)/.installed ## predictions at half the rate that is kept, beside a bare route, open loop
+	@$(PY) -m loadtest.latency $(ARGS)
+
+overload: $(VENV)/.installed ## three times the feedback that can be taken: what is learned, refused, and how health answers
+	@$(PY) -m loadtest.overload $(ARGS)
 
 crash: $(VENV)/.installed ## kill -9 under load, restart, compare; N=20 cycles
 	@$(PY) -m loadtest.crash --cycles $(N) $(ARGS)

@@ -13,6 +13,8 @@ Answer = TypeVar("Answer")
 RETRY_AFTER_SECONDS_MAX = 60
 ARRIVAL_TURNS = 2
 """Turns of the event loop without a further item after which a tick begins: who has arrived by then comes along."""
+ANSWERS_A_TURN = 16
+"""Answers that are given in one turn of the event loop: each wakes a request, and others must not wait for all."""
 
 
 class Batcher(Generic[Item, Answer]):
@@ -127,12 +129,14 @@ class Batcher(Generic[Item, Answer]):
             began = loop.time()
             answers = await self._answer([item for item, _ in tick])
             self._item_seconds = 0.9 * self._item_seconds + 0.1 * (loop.time() - began) / len(tick)
-            for (_, future), answer in zip(tick, answers, strict=True):
+            for place, ((_, future), answer) in enumerate(zip(tick, answers, strict=True), start=1):
                 if isinstance(answer, Exception):
                     future.set_exception(answer)
                     future.exception()  # or the loop complains where the caller has gone away
                 else:
                     future.set_result(answer)
+                if place % ANSWERS_A_TURN == 0:
+                    await asyncio.sleep(0)
             await asyncio.sleep(0)  # work that never waits must not keep the event loop from all else while items do
 
     async def _arrivals(self) -> None:

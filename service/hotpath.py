@@ -3,6 +3,7 @@
 FastAPI describes them and would serve them alike; its layers take longer than the prediction.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models import InputError
 from service import problems
-from service.errors import ServiceError
+from service.errors import SaturatedError, ServiceError
 from service.forwarding import Forwarder
 from service.json_body import header
 from service.links import Crew
@@ -23,6 +24,8 @@ from service.routes.context import Context, check_stream
 Endpoint = Callable[..., Awaitable[Response]]
 """Takes ``service``, ``stream`` and ``request``."""
 _STREAMS, _PARTS = "/v1/streams/", 2
+HELD_MAX = 2_048
+"""Requests beyond the queue that are held back at once; more are refused at once."""
 
 
 class HotPath:
@@ -39,6 +42,7 @@ class HotPath:
         self._context = context
         self._endpoints = endpoints
         self._own = RequestMiddleware(self._answer)
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or whatever else the server has to say."""
@@ -59,9 +63,25 @@ class HotPath:
         try:
             stream = check_stream(stream, header(scope, b"x-stream-id") or None)
             response = await endpoint(service=self._context, stream=stream, request=request)
+        except SaturatedError as error:
+            await self._hold()
+            response = problems.refusal(error, scope)
         except (ServiceError, InputError) as error:
             response = problems.refusal(error, scope)
         await response(scope, receive, send)
+
+    async def _hold(self) -> None:
+        """Refuse no sooner than after a while.
+
+        To refuse takes a third of the time that learning takes: clients that come back at once would leave none for
+        those that are served.
+        """
+        if self._held < HELD_MAX:
+            self._held += 1
+            try:
+                await asyncio.sleep(self._context.settings.refusal_seconds)
+            finally:
+                self._held -= 1
 
 
 class HotFastAPI(FastAPI):

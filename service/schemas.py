@@ -110,6 +110,7 @@ class Limits(BaseModel):
     pending_days: int
     pending_rows_max: int
     queue_items_max: int
+    refusal_seconds: float
     tick_items_max: int
     hot_streams_max: int
     snapshot_rows: int

@@ -55,7 +55,7 @@ async def serving(
     streams: Callable[..., Streams] = Streams, *, store: MemoryStore | None = None, **given: Any
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Streams]]:
     """An application over a memory store, started, and a client that talks to it without a network."""
-    settings = Settings(data_dir=Path("unused"), **given)
+    settings = Settings(data_dir=Path("unused"), **({"refusal_seconds": 0.0} | given))
     made = streams(settings, store or MemoryStore(), small_models(), lambda: NOW)
     app = create_app(settings, streams=made)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)

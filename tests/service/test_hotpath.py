@@ -1,17 +1,20 @@
 """The busiest routes are answered the same with FastAPI's layers and without."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from service import hotpath
 from service.app import create_app
 from service.config import Settings
+from service.errors import SaturatedError
 from service.hotpath import HotFastAPI
 from service.store import MemoryStore
 from service.streams import Streams
-from tests.service.http_case import NOW, run_async, small_models
+from tests.service.http_case import NOW, assert_problem, run_async, serving, small_models
 
 JSON = {"content-type": "application/json"}
 ROW = {"inputs": [[0.5, -1.0]]}
@@ -63,3 +66,28 @@ def test_both_ways_answer_alike(case: str) -> None:
         assert one.headers["x-request-id"] != other.headers["x-request-id"]
 
     both()
+
+
+class Full(Streams):
+    """Streams that have no room."""
+
+    async def predict(self, *given: Any, **named: Any) -> Any:
+        """Refuse."""
+        del given, named
+        raise SaturatedError("full")
+
+
+@run_async
+async def test_a_refusal_is_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that clients that come back at once leave time for those that are served; only so many are held."""
+    monkeypatch.setattr(hotpath, "HELD_MAX", 2)
+    async with serving(Full, refusal_seconds=3_600.0) as (client, _):
+        held = [asyncio.create_task(client.post("/v1/streams/s/predict", json=ROW)) for _ in range(2)]
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert_problem(await client.post("/v1/streams/s/predict", json=ROW), 429)
+        assert not any(task.done() for task in held)
+        for task in held:
+            task.cancel()
+    async with serving(Full, refusal_seconds=0.0) as (client, _):
+        assert_problem(await client.post("/v1/streams/s/predict", json=ROW), 429)
