@@ -27,6 +27,11 @@ SCORE_RATE = 0.01
 NEVER = -1
 STAYING = ("known", "known_mean", "rows_seen", "changes", "rolling", "inputs", "inputs_warned", "named", "vocabulary")
 """What a reset leaves as it is."""
+UNASKED = (
+    *("changes", "reference", "drift_row", "warned", "rolling", "inputs", "inputs_warned"),
+    *("window_rows", "window_z", "window_y"),
+)
+"""What ``predict`` does not look at, nor at what the detector keeps."""
 
 
 class Observation(NamedTuple):
@@ -53,6 +58,11 @@ class Observation(NamedTuple):
     entered: Tensor
     rows_used: Tensor
     kept: Tensor
+
+
+def asked(key: str) -> bool:
+    """Whether ``predict`` looks at an entry of a state."""
+    return key not in UNASKED and not key.startswith("detector.")
 
 
 def init(plan: Plan, meta: Tensors, streams: int) -> Tensors:

@@ -101,7 +101,7 @@ class Engine:
         with torch.no_grad():
             self._slab = Slab(adaptation.init(self._plan, self._meta, 1))
             self._fresh = adaptation.initial_state(self._plan, self._meta)
-        self._answering = [key for key in self._slab.initial if key not in KEYS]
+        self._answering = [key for key in self._slab.initial if adaptation.asked(key)]
 
     @property
     def stream_bytes(self) -> int:
