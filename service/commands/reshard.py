@@ -20,8 +20,14 @@ def run(data_dir: Path, shards: int) -> None:
         DamagedError: A stream is damaged; nothing has changed.
     """
     layout = read_layout(data_dir)
-    if not all((directory / STORE_FILE).is_file() for directory in layout.directories):
+    there = [(directory / STORE_FILE).is_file() for directory in layout.directories]
+    if not any(there):
         raise CommandError(f"there is no store in {data_dir}: state the server's directory with --data-dir")
+    if not all(there):
+        raise CommandError(
+            f"shard {there.index(False)} of {data_dir} was never served: start the server once with "
+            f"--workers {len(there)} until it is ready, then repeat"
+        )
     if len(layout.directories) == shards:
         out.print(f"{data_dir} has {shards} shard{'s' if shards > 1 else ''} already")
         return

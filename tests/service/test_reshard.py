@@ -188,6 +188,13 @@ def test_shards_with_different_models_are_refused(data_dir: Path) -> None:
         reshard.run(data_dir, 1)
 
 
+def test_a_shard_that_was_never_served_is_named(tmp_path: Path) -> None:
+    """A service that was stopped before all its workers had begun."""
+    SqliteStore(shards.lay_out(tmp_path, 2).directories[0]).close()
+    with pytest.raises(CommandError, match=r"shard 1 of .* was never served: start the server once with --workers 2"):
+        reshard.run(tmp_path, 1)
+
+
 def test_the_command_says_what_comes_next(data_dir: Path) -> None:
     """How to serve from now on."""
     result = CliRunner().invoke(app, ["reshard", "--data-dir", str(data_dir), "--shards", "2"])
