@@ -21,7 +21,7 @@ from service.middleware import RequestMiddleware
 from service.openapi import describe
 from service.routes import HOT_ENDPOINTS, ROUTERS, methods_at
 from service.routes.context import Context
-from service.shards import lay_out
+from service.shards import lay_out, read_layout
 from service.store import STORES
 from service.streams import Streams
 from service.uploading import Uploads
@@ -83,15 +83,23 @@ def create_app(
     return app
 
 
-def make_streams(settings: Settings, clock: Callable[[], float]) -> Streams:
+def make_streams(settings: Settings, clock: Callable[[], float], *, register: bool = True) -> Streams:
     """The streams over the embedded store, with the models of the settings or those that ship.
+
+    ``register`` off leaves it at the models that the store has: files may have changed since it was given them.
 
     Raises:
         ConfigurationError: The data directory has several shards, each of which wants a worker of its own.
     """
-    directory = lay_out(settings.data_dir, 1).directories[0]
-    models = read_models(settings.models) if settings.models else read_shipped()
-    return Streams(settings, STORES["sqlite"](directory), models, clock, activate=settings.activate)
+    layout = lay_out(settings.data_dir, 1)
+    models: dict[str, Model] = {}
+    if register:
+        models = read_models(settings.models) if settings.models else read_shipped()
+    store = STORES["sqlite"](layout.directories[0])
+    if read_layout(settings.data_dir) != layout:
+        store.close()
+        raise ConfigurationError(f"{settings.data_dir} was divided among other shards meanwhile: start again")
+    return Streams(settings, store, models, clock, activate=settings.activate)
 
 
 def read_models(paths: Mapping[str, Path]) -> dict[str, Model]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import orjson
 
 from service.errors import ConfigurationError
-from service.store import STORE_FILE, sync_directory
+from service.store import STORE_FILE, STORES, sync_directory
 
 MANIFEST = "shards.json"
 
@@ -72,11 +72,12 @@ def lay_out(data_dir: Path, workers: int) -> Layout:
     """The layout for this many workers, made in a directory that has no store yet.
 
     Raises:
-        ConfigurationError: The directory has another number of shards.
+        ConfigurationError: The directory has another number of shards, or lacks one.
     """
     layout = read_layout(data_dir)
     shards = len(layout.directories)
     if shards == workers:
+        check_shards(data_dir, layout)
         return layout
     if layout.generation or (data_dir / STORE_FILE).exists():
         raise ConfigurationError(
@@ -85,13 +86,28 @@ def lay_out(data_dir: Path, workers: int) -> Layout:
         )
     layout = Layout.of(data_dir, 1, workers)
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        for directory in layout.directories:
+            STORES["sqlite"](directory).close()  # from here on, a shard without a store has lost it
         write_layout(data_dir, layout)
     except OSError as error:
         raise ConfigurationError(
             f"cannot write to the data directory {data_dir} ({error.strerror}): choose another with --data-dir"
         ) from error
     return layout
+
+
+def check_shards(data_dir: Path, layout: Layout) -> None:
+    """Refuse a directory that lacks a shard: to make it anew would forget its streams.
+
+    Raises:
+        ConfigurationError: Names the first one.
+    """
+    if layout.generation:
+        for number, directory in enumerate(layout.directories):
+            if not (directory / STORE_FILE).is_file():
+                raise ConfigurationError(
+                    f"shard {number} of the data directory {data_dir} is missing: restore {directory} from a backup"
+                )
 
 
 def sync_file(path: Path) -> None:

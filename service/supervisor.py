@@ -49,6 +49,7 @@ def supervise(settings: Settings, announce: Callable[[str, list[ModelInfo]], Non
     """
     configure_logs(settings.log_level)
     layout = lay_out(settings.data_dir, settings.workers)
+    listen(settings).close()  # a socket that shares its port does not notice another service there
     with ExitStack() as stack:
         held = stack.enter_context(listen(settings, shared=True))  # keeps the port, and answers nobody
         sockets = stack.enter_context(_socket_paths(settings))
@@ -85,6 +86,7 @@ class _Crew:
         self._sockets = sockets
         self._announce = announce
         self._processes: dict[int, Process] = {}
+        self._begun: set[int] = set()
         self._stop = asyncio.Event()
 
     async def run(self) -> int:
@@ -132,6 +134,9 @@ class _Crew:
             raise TypeError("a worker has pipes")
         task = {
             "settings": settings.model_dump(mode="json"),
+            "root": str(self._settings.data_dir),
+            "generation": self._layout.generation,
+            "register": number not in self._begun,
             "number": number,
             "sockets": [str(path) for path in self._sockets],
         }
@@ -142,6 +147,8 @@ class _Crew:
         if self._stop.is_set():
             with suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
+        if line:
+            self._begun.add(number)
         return [_model_of(model) for model in orjson.loads(line)] if line else None
 
     async def _watch(self, number: int) -> int:

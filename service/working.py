@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ import orjson
 from fastapi import FastAPI
 
 from models import ModelsError
-from service.app import create_app
+from service.app import create_app, make_streams
 from service.config import Settings
 from service.errors import ConfigurationError
 from service.fleet import Fleet
@@ -21,6 +22,7 @@ from service.forwarding import take_over
 from service.links import Crew, Frame, Kind, Link, Peer, listen
 from service.routes.context import Context
 from service.server import run
+from service.shards import check_shards, read_layout
 
 
 def main() -> int:
@@ -32,8 +34,12 @@ def main() -> int:
     task: dict[str, Any] = orjson.loads(sys.stdin.buffer.readline())
     settings = Settings(**task["settings"])
     crew = Crew(task["number"], tuple(Peer(Path(path)) for path in task["sockets"]))
+    root, generation = Path(task["root"]), task["generation"]
     try:
-        app = create_app(settings, crew=crew)
+        _check(root, generation)
+        streams = make_streams(settings, time.time, register=task["register"])
+        _check(root, generation)  # again, now that nobody else can change it
+        app = create_app(settings, streams=streams, crew=crew)
         context: Context = app.state.context
         models = orjson.dumps(context.streams.models())
 
@@ -46,6 +52,14 @@ def main() -> int:
         sys.stderr.write(f"acclimate: {error}\n")
         return 1
     return 0
+
+
+def _check(root: Path, generation: int) -> None:
+    """Refuse a shard that is missing, or that was divided anew since the service was started."""
+    layout = read_layout(root)
+    if layout.generation != generation:
+        raise ConfigurationError(f"{root} was divided among other shards meanwhile: start the service again")
+    check_shards(root, layout)
 
 
 @asynccontextmanager

@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 from service.commands.console import CommandError, out, progress_bar
-from service.shards import Layout, read_layout, shard_of, write_layout
-from service.store import STORE_FILE, move_streams
+from service.shards import Layout, check_shards, read_layout, shard_of, write_layout
+from service.store import STORE_FILE, moved_streams
 
 
 def run(data_dir: Path, shards: int) -> None:
@@ -16,18 +16,13 @@ def run(data_dir: Path, shards: int) -> None:
 
     Raises:
         CommandError: There is no store.
-        ConfigurationError: A server has the directory, or it cannot be read.
+        ConfigurationError: A server has the directory, a shard is missing, or it cannot be read.
         DamagedError: A stream is damaged; nothing has changed.
     """
     layout = read_layout(data_dir)
-    there = [(directory / STORE_FILE).is_file() for directory in layout.directories]
-    if not any(there):
+    if not any((directory / STORE_FILE).is_file() for directory in layout.directories):
         raise CommandError(f"there is no store in {data_dir}: state the server's directory with --data-dir")
-    if not all(there):
-        raise CommandError(
-            f"shard {there.index(False)} of {data_dir} was never served: start the server once with "
-            f"--workers {len(there)} until it is ready, then repeat"
-        )
+    check_shards(data_dir, layout)
     if len(layout.directories) == shards:
         out.print(f"{data_dir} has {shards} shard{'s' if shards > 1 else ''} already")
         return
@@ -35,14 +30,15 @@ def run(data_dir: Path, shards: int) -> None:
     new = Layout.of(data_dir, layout.generation + 1, shards)
     with progress_bar("streams") as bar:
         task = bar.add_task("reshard")
-        total = move_streams(
+        moving = moved_streams(
             layout.directories,
             new.directories,
             lambda name: shard_of(name, shards),
             lambda done, of: bar.update(task, completed=done, total=of),
         )
-    write_layout(data_dir, new)
-    clear_up(data_dir, new)
+        with moving as total:  # nobody can write to the old stores until they are gone
+            write_layout(data_dir, new)
+            clear_up(data_dir, new)
     out.print(f"{total:,} streams in {shards} shard{'s' if shards > 1 else ''}: serve with --workers {shards}")
 
 

@@ -28,7 +28,7 @@ from service.store.base import (
 )
 from service.store.lock import sync_directory
 from service.store.memory import MemoryStore
-from service.store.moving import move_streams
+from service.store.moving import moved_streams
 from service.store.reading import StoreReader
 from service.store.schema import FILE_NAME as STORE_FILE
 from service.store.sqlite import SqliteStore
@@ -62,6 +62,6 @@ __all__ = [
     "StoredEvent",
     "StreamRecord",
     "UploadPart",
-    "move_streams",
+    "moved_streams",
     "sync_directory",
 ]

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,10 +34,13 @@ class _Target(NamedTuple):
     directory: Path
 
 
-def move_streams(
+@contextmanager
+def moved_streams(
     sources: Sequence[Path], targets: Sequence[Path], owner: Callable[[str], int], progress: Callable[[int, int], None]
-) -> int:
+) -> Iterator[int]:
     """Copy all streams and models of some stores into new ones, and check that they arrived.
+
+    Nobody else can open the sources until the end of the context: within it the caller makes the new ones count.
 
     Events keep their order and get new, higher ids: those of two stores may be the same.
 
@@ -47,7 +50,7 @@ def move_streams(
         owner: Which of the targets a stream, or an upload to many, belongs to, by its name.
         progress: Told how many streams are done, and how many there are.
 
-    Returns:
+    Yields:
         Number of streams.
 
     Raises:
@@ -86,8 +89,10 @@ def move_streams(
                     target.store.execute("COMMIT")
                 done += len(group)
                 progress(done, total)
-    _verify(targets, total)
-    return total
+        for target in made:
+            target.store.close()
+        _verify(targets, total)
+        yield total
 
 
 def _one(reader: sqlite3.Connection, statement: str) -> int:

@@ -122,3 +122,13 @@ def works(pid: int) -> bool:
         return b"service.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
+
+
+def test_a_port_that_another_service_shares_is_refused(tmp_path: Path) -> None:
+    """Connections would be dealt to both, each with streams of its own."""
+    with served(tmp_path) as (url, _):
+        command = [sys.executable, "-m", "service.entry", "serve", "--workers", "2", "--port", url.rpartition(":")[2]]
+        command += ["--data-dir", str(tmp_path / "other")]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
+    assert found.returncode == 1
+    assert "choose another --port" in found.stderr

@@ -1,5 +1,6 @@
 """Another number of shards: everything of every stream arrives, or nothing has changed."""
 
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -188,11 +189,31 @@ def test_shards_with_different_models_are_refused(data_dir: Path) -> None:
         reshard.run(data_dir, 1)
 
 
-def test_a_shard_that_was_never_served_is_named(tmp_path: Path) -> None:
-    """A service that was stopped before all its workers had begun."""
-    SqliteStore(shards.lay_out(tmp_path, 2).directories[0]).close()
-    with pytest.raises(CommandError, match=r"shard 1 of .* was never served: start the server once with --workers 2"):
-        reshard.run(tmp_path, 1)
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    """Its streams are not forgotten in silence, whether it is served or divided."""
+    directories = shards.lay_out(tmp_path, 2).directories
+    shutil.rmtree(directories[1])
+    for refused in (lambda: reshard.run(tmp_path, 1), lambda: shards.lay_out(tmp_path, 2)):
+        with pytest.raises(ConfigurationError, match=r"shard 1 of .* is missing"):
+            refused()
+
+
+def test_nobody_writes_to_the_old_shards_while_the_new_ones_come_to_count(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that starts between the copy and the change would acknowledge rows that are then removed."""
+    tried = []
+    switch = shards.write_layout
+
+    def switching(*given: Any) -> None:
+        with pytest.raises(ConfigurationError, match="in use"):
+            SqliteStore(data_dir)
+        tried.append(True)
+        switch(*given)
+
+    monkeypatch.setattr("service.commands.reshard.write_layout", switching)
+    reshard.run(data_dir, 2)
+    assert tried == [True]
 
 
 def test_the_command_says_what_comes_next(data_dir: Path) -> None:

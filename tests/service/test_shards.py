@@ -46,7 +46,9 @@ def test_another_number_of_workers_is_refused(tmp_path: Path) -> None:
 
 def test_one_shard_may_be_a_folder_of_its_own(tmp_path: Path) -> None:
     """After there were several."""
-    write_layout(tmp_path, Layout.of(tmp_path, 4, 1))
+    layout = Layout.of(tmp_path, 4, 1)
+    SqliteStore(layout.directories[0]).close()
+    write_layout(tmp_path, layout)
     create_app(Settings(data_dir=tmp_path)).state.context.streams._store.close()
     assert (tmp_path / "shards-4" / "0" / "streams.sqlite3").is_file()
 
