@@ -188,7 +188,7 @@ class Engine:
         with self._lock:
             return self._slab.read(slots, self._answering)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def answer(self, look: Tensors, inputs: Sequence[FloatArray], interval: float | None = None) -> list[Prediction]:
         """Answers for rows (B, D) of each stream that was looked at, in that order."""
         answers: dict[int, Prediction] = {}
@@ -204,7 +204,7 @@ class Engine:
             answers |= dict(zip(group, found, strict=True))
         return [answers[index] for index in range(len(inputs))]
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def predict_initial(self, inputs: FloatArray, interval: float | None = None) -> Prediction:
         """The frozen start's answers, with no stream and so without known labels."""
         z, _ = self._inputs(self._slab.initial, [inputs], [None])
@@ -212,7 +212,7 @@ class Engine:
         lags, names = z[..., len(self._spec.features) :], self._names(self._slab.initial)
         return answers_of(self._spec, served, lags, [len(inputs)], interval, None, names)[0]
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def step(self, items: Sequence[Feedback], interval: float | None = None) -> Tick:
         """Learn a batch of each of several streams, at most one a stream; nothing is served before ``apply``.
 
@@ -261,7 +261,7 @@ class Engine:
         outcomes = outcomes_of(spec, seen, state, new, z, counts, scores, interval, names)
         return new, [outcome._replace(moved=found) for outcome, found in zip(outcomes, moved, strict=True)]
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def watch(self, items: Sequence[tuple[int, FloatArray]]) -> tuple[Tick, list[Watched]]:
         """Look at rows that are predicted and have no labels yet, at most one item a stream.
 
@@ -277,7 +277,7 @@ class Engine:
         states = [NewState(new, row) for row in range(len(slots))]
         return Tick(slots, states, []), list(map(Watched, moved, names, pack_inputs(new)))
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def reset_tick(self, slots: Sequence[int]) -> Tick:
         """Streams back at the meta-initialization; their counters and known labels stay."""
         with self._lock:

@@ -137,7 +137,7 @@ class Batcher(Generic[Item, Answer]):
                     future.set_result(answer)
                 if place % ANSWERS_A_TURN == 0:
                     await asyncio.sleep(0)
-            await asyncio.sleep(0)  # work that never waits must not keep the event loop from all else while items do
+            await self._arrivals()
 
     async def _arrivals(self) -> None:
         """Let the event loop read what has come meanwhile, as long as it brings items."""

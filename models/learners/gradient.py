@@ -258,9 +258,10 @@ class GradientLearner(ABC):
             with torch.set_grad_enabled(differentiable and not self.first_order):
                 gradient = loss_gradient(net, self.task, fast, batch)
             return self._guarded(gradient, differentiable=differentiable)
-        with torch.enable_grad():
-            if not differentiable:
-                fast = {name: tensor.detach().requires_grad_() for name, tensor in fast.items()}
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            if not differentiable:  # copies, since autograd does not take what inference mode made
+                fast = {name: tensor.detach().clone().requires_grad_() for name, tensor in fast.items()}
+                batch = Batch(*(tensor.clone() for tensor in batch))
             create_graph = differentiable and not self.first_order
             total = self._loss(meta | fast, batch).sum()
             gradients = torch.autograd.grad(total, list(fast.values()), create_graph=create_graph)
