@@ -21,8 +21,8 @@ class Batcher(Generic[Item, Answer]):
     """Collects what is waiting into ticks and works on one tick at a time.
 
     A tick takes at most one item of each key, so that the items of a key are worked on one after another in the order
-    in which they came; keys take turns. An idle batcher starts a tick at once: nothing ever waits for what has not
-    arrived. All methods belong to one event loop.
+    in which they came; keys take turns. Before a tick whatever has arrived is read, so that it comes along; nothing
+    ever waits for what has not arrived. All methods belong to one event loop.
 
     Args:
         name: What it does, for errors.
@@ -140,9 +140,12 @@ class Batcher(Generic[Item, Answer]):
             await self._arrivals()
 
     async def _arrivals(self) -> None:
-        """Let the event loop read what has come meanwhile, as long as it brings items."""
-        quiet = 0
-        while quiet < ARRIVAL_TURNS and self._count < self._tick_items_max:
+        """Let the event loop read what has come meanwhile, as long as it brings items; one turn at least.
+
+        Work that never waits would else keep the loop from all others while items do.
+        """
+        quiet, before = 0, -1
+        while quiet < ARRIVAL_TURNS and before < self._tick_items_max:
             before = self._count
             await asyncio.sleep(0)
             quiet = quiet + 1 if self._count == before else 0

@@ -1,6 +1,7 @@
 """One tick of changes: look up ids, step together, commit together, then serve together."""
 
 import itertools
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -8,7 +9,8 @@ from models import Engine, Feedback, InputShift, Outcome, Tick
 from service.config import Settings
 from service.errors import ServiceError
 from service.hot import DAY_SECONDS, Hot, HotStreams, Writer
-from service.payload import encode_feedback, finite
+from service.pace import BRIEF_SECONDS, Load, Pace
+from service.payload import Rows, encode_feedback, finite
 from service.pending import Held, decode_held, scored
 from service.preparing import Prepared, Unlabelled, Work, prepare
 from service.store import Append, Done, Pend, Refusal, Store, StoredEvent
@@ -63,13 +65,30 @@ class Learner:
         self._streams = streams
         self._threads = threads
         self._clock = clock
+        self._pace = Pace()
         self._retained_rows = settings.retained_rows
         self._pending_seconds = settings.pending_days * DAY_SECONDS
 
     async def work(self, works: list[Work]) -> list[Result | Exception]:
-        """Learn, commit, serve; nothing of an item is served if its commit did not happen."""
+        """Learn, commit, serve; nothing of an item is served if its commit did not happen.
+
+        A tick that should be brief is learned on the event loop: in a thread each of its small operations gives up the
+        interpreter's lock and has to get it again from the loop.
+        """
         now = self._clock()
-        results = await self._threads.learn(lambda: self._compute(works, now))
+        loads = _loads(works)
+
+        def compute() -> list[_Computed | Result | Exception]:
+            began = time.thread_time()
+            found = self._compute(works, now)
+            self._pace.took(loads, time.thread_time() - began)
+            return found
+
+        brief = all(isinstance(work.given, Rows) and not work.ids for work in works)  # ids are looked up on disk
+        if brief and self._pace.seconds(loads) <= BRIEF_SECONDS:
+            results = compute()
+        else:
+            results = await self._threads.learn(compute)
         computed = [result for result in results if isinstance(result, _Computed)]
         committed: Sequence[Done | Refusal | Exception] = []
         if computed:
@@ -116,7 +135,7 @@ class Learner:
         return learned(answer, item.outcome, item.kept, item.work.rows, item.unknown)
 
     def _compute(self, works: Sequence[Work], now: float) -> list[_Computed | Result | Exception]:
-        """Runs in the learning thread; changes nothing."""
+        """Runs in the learning thread, or on the event loop; changes nothing."""
         results: dict[int, _Computed | Result | Exception] = {}
         prepared: list[tuple[int, Prepared]] = []
         resets: list[tuple[int, Work]] = []
@@ -280,6 +299,14 @@ def _by_engine(items: Sequence[Any], work: Callable[[Any], Work]) -> Iterable[tu
         engine = work(item).hot.lease.engine
         groups.setdefault(id(engine), (engine, []))[1].append(item)
     return groups.values()
+
+
+def _loads(works: Sequence[Work]) -> dict[Engine, Load]:
+    """What each engine has to do."""
+    return {
+        engine: Load(len(group), sum(work.rows for work in group))
+        for engine, group in _by_engine(works, lambda work: work)
+    }
 
 
 def _failed(error: Exception) -> ServiceError:

@@ -54,7 +54,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.batcher",),
     ("service.hot",),
     ("service.predicting", "service.configuring"),
-    ("service.pending", "service.preparing"),
+    ("service.pace", "service.pending", "service.preparing"),
     ("service.learning", "service.late"),
     ("service.streams",),
     ("service.fleet",),

@@ -95,10 +95,11 @@ def _append(db: sqlite3.Connection, operation: Append) -> Done | Refusal:
         (key, *entry),
     )
     db.execute("DELETE FROM ids WHERE stream=? AND row<?", (key, operation.ids_from))
-    db.executemany(
-        "INSERT INTO ids (stream, id, row) VALUES (?,?,?)", [(key, name, row) for name, row in operation.ids]
-    )
-    db.executemany("DELETE FROM pending WHERE stream=? AND id=?", [(key, name) for name, _ in operation.ids])
+    if operation.ids:
+        db.executemany(
+            "INSERT INTO ids (stream, id, row) VALUES (?,?,?)", [(key, name, row) for name, row in operation.ids]
+        )
+        db.executemany("DELETE FROM pending WHERE stream=? AND id=?", [(key, name) for name, _ in operation.ids])
     _update(db, record)
     return Done(record, tuple(events))
 

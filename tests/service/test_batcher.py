@@ -219,3 +219,27 @@ async def test_work_that_never_waits_leaves_the_loop_to_others_between_ticks() -
     assert len(seen) == 5
     assert all(later > earlier for earlier, later in pairwise(seen))
     await batcher.close()
+
+
+@run_async
+async def test_what_arrives_during_a_tick_comes_along_with_the_next() -> None:
+    """Also what takes two turns of the loop to get from the socket into the queue."""
+    ticks: list[list[int]] = []
+    loop, late = asyncio.get_running_loop(), []
+
+    def arrive() -> None:
+        late.append(batcher.put(2))
+        loop.call_soon(lambda: late.append(batcher.put(3)))
+
+    async def work(items: list[int]) -> Sequence[int | Exception]:
+        if not ticks:
+            loop.call_soon(arrive)
+        ticks.append(items)
+        return items
+
+    batcher = made(work)
+    batcher.start()
+    await batcher.put(1)
+    await asyncio.gather(*late)
+    await batcher.close()
+    assert ticks == [[1], [2, 3]]
