@@ -7,20 +7,25 @@ import pytest
 import torch
 
 from loadtest import engine_rate
-from loadtest.engine_rate import HIDDEN, INPUTS, STEPS, _by_autograd
+from loadtest.engine_rate import HIDDEN, INNER_LR, INPUTS, STEPS, by_functions, by_modules, network_of
 from models import LEARNERS, Batch
 
 
-def test_the_loop_of_autograd_takes_the_same_steps() -> None:
+def test_the_loops_of_autograd_take_the_same_steps() -> None:
     """To six digits."""
-    learner = LEARNERS["maml"](task="regression", inputs=INPUTS, outputs=1, hidden=HIDDEN, steps=STEPS, inner_lr=0.01)
+    learner = LEARNERS["maml"](
+        task="regression", inputs=INPUTS, outputs=1, hidden=HIDDEN, steps=STEPS, inner_lr=INNER_LR
+    )
     generator = torch.Generator().manual_seed(0)
     meta = learner.meta_init(generator)
     x, y = torch.randn(1, 6, INPUTS, generator=generator), torch.randn(1, 6, 1, generator=generator)
     ours = learner.adapt(meta, Batch(x, y, torch.ones(1, 6, dtype=torch.bool)))  # type: ignore[attr-defined]
-    loop = _by_autograd(learner.net, meta, x[0], y[0])  # type: ignore[attr-defined]
+    loop = by_functions(learner.net, meta, x[0], y[0])  # type: ignore[attr-defined]
     for name, tensor in loop.items():
         torch.testing.assert_close(ours[name][0], tensor, rtol=1e-5, atol=1e-6)
+    net = by_modules(network_of(meta), x[0], y[0])
+    for number, weight in enumerate(tensor for name, tensor in net.named_parameters() if name.endswith("weight")):
+        torch.testing.assert_close(ours[f"weight_{number}"][0], weight.mT, rtol=1e-5, atol=1e-6)
 
 
 def test_figures_are_printed_and_kept(
