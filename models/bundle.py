@@ -125,6 +125,13 @@ def _spec(header: dict[str, Any]) -> ModelSpec:
     )
 
 
+def fingerprint(model: Model) -> str:
+    """What tells a model from another version of it: a digest of all that its answers depend on, in hexadecimal."""
+    spec = {name: value for name, value in asdict(model.spec).items() if name != "provenance"}
+    tensors = {name: tensor_digest(tensor.detach().cpu()) for name, tensor in model.meta.items()}
+    return hashlib.blake2b(json.dumps([spec, tensors], sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
 def tensor_digest(tensor: torch.Tensor) -> str:
     """Checksum of a tensor's bytes, in hexadecimal."""
     return hashlib.blake2b(tensor.contiguous().numpy().tobytes(), digest_size=16).hexdigest()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models import adaptation, combination
 from models.answers import GLANCE, Decision, Outcome, Prediction, Status, answers_of, outcomes_of, scores_of, statuses
-from models.bundle import Model
+from models.bundle import Model, fingerprint
 from models.features import Scales, encode_rows, lag_columns, standardise
 from models.memory import Rows, lags_now
 from models.plan import Plan
@@ -99,7 +99,7 @@ class Engine:
         self._device = torch.device(device)
         self._lock = threading.Lock()
         with torch.no_grad():
-            self._slab = Slab(adaptation.init(self._plan, self._meta, 1))
+            self._slab = Slab(adaptation.init(self._plan, self._meta, 1), fingerprint(model))
             self._fresh = adaptation.initial_state(self._plan, self._meta)
         self._answering = [key for key in self._slab.initial if adaptation.asked(key)]
 
@@ -144,6 +144,12 @@ class Engine:
     def pack(self, state: Tensors) -> bytes:
         """A copied state as a snapshot."""
         return self._slab.pack(state)
+
+    def put_back(self, slot: int, snapshot: bytes) -> None:
+        """Give a slot a snapshot's state, byte for byte. Raises SnapshotError as ``restore``."""
+        state = self._slab.unpack(snapshot)
+        with self._lock:
+            self._slab.write([slot], state, [0])
 
     def restore_inputs(self, slot: int, snapshot: bytes) -> None:
         """Set what is known of a stream's inputs, as ``watch`` told it. Raises SnapshotError."""

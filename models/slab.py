@@ -1,5 +1,6 @@
 """States of many streams as rows of a few large tensors, and one stream's state as bytes."""
 
+import json
 import mmap
 import sys
 from collections.abc import Collection, Sequence
@@ -33,9 +34,13 @@ class Slab:
         stream_bytes: Memory of one stream.
     """
 
-    def __init__(self, initial: Tensors) -> None:
-        """Take the shape of a state with one stream; it is also what a new stream starts from."""
+    def __init__(self, initial: Tensors, owner: str = "") -> None:
+        """Take the shape of a state with one stream; it is also what a new stream starts from.
+
+        ``owner`` tells whose states these are: snapshots of another owner are refused.
+        """
         self.initial = initial
+        self._owner = owner
         self.stream_bytes = sum(value.nbytes for value in initial.values())
         self._capacity = self._used = 0
         self._tensors = {key: value[:0] for key, value in initial.items()}
@@ -72,7 +77,8 @@ class Slab:
 
     def pack(self, state: Tensors) -> bytes:
         """A state with one stream as safetensors bytes."""
-        return save_tensors({key: value.contiguous() for key, value in state.items()}, {"snapshot": SNAPSHOT_FORMAT})
+        stated = f"{SNAPSHOT_FORMAT} {self._owner}"  # one entry: safetensors puts several in any order
+        return save_tensors({key: value.contiguous() for key, value in state.items()}, {"snapshot": stated})
 
     def unpack(self, data: bytes) -> Tensors:
         """The inverse of ``pack``.
@@ -82,7 +88,10 @@ class Slab:
         """
         state = self.unpacked(data)
         shapes = {key: (value.shape, value.dtype) for key, value in self.initial.items()}
-        if {key: (value.shape, value.dtype) for key, value in state.items()} != shapes:
+        if (
+            _owner_of(data) not in {"", self._owner}
+            or {key: (value.shape, value.dtype) for key, value in state.items()} != shapes
+        ):
             raise SnapshotError("the snapshot's tensors are another model's or another configuration's")
         return state
 
@@ -102,6 +111,13 @@ class Slab:
         for key, rows in made.items():
             rows[: self._used] = self._tensors[key][: self._used]
         self._tensors, self._capacity = made, capacity
+
+
+def _owner_of(data: bytes) -> str:
+    """Whose snapshot these readable safetensors bytes are; the first ones did not say."""
+    length = int.from_bytes(data[:8], "little")
+    stated: str = json.loads(data[8 : 8 + length]).get("__metadata__", {}).get("snapshot", "")
+    return stated.partition(" ")[2]
 
 
 def _rows_like(initial: Tensors, capacity: int) -> Tensors | None:

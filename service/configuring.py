@@ -47,7 +47,7 @@ def configured(
     lease = engines.lease(record.model, record.model_version, config)
     try:
         slot = adapt_again(lease.engine, loaded, _retained(store, record, record.rows_seen - retained_rows))
-        put = PutSnapshot(record, summary(lease.engine.status(slot)), lease.engine.snapshot(slot))
+        put = PutSnapshot(record, summary(lease.engine.status(slot)), lease.engine.snapshot(slot), at)
         lease.engine.release(slot)
     finally:
         engines.give_back(lease)

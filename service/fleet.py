@@ -10,6 +10,7 @@ import orjson
 from models import InputError
 from service import errors
 from service.errors import FieldError, ServiceError, UnavailableError
+from service.idempotency import Asked
 from service.links import Crew, Frame, Kind, Link, LostError
 from service.store import UploadPart
 from service.streams import Streams
@@ -47,6 +48,20 @@ class Door(Protocol):
         part: UploadPart | None = None,
     ) -> Learned:
         """Learn and commit one batch of a stream."""
+        ...
+
+    async def feedback_once(
+        self,
+        asked: Asked,
+        stream: str,
+        inputs: Sequence[Row] | None,
+        targets: Sequence[Any],
+        ids: Sequence[str | None] | None = None,
+        times: Sequence[float | None] | None = None,
+        *,
+        model: str | None = None,
+    ) -> tuple[bytes, bool]:
+        """As ``feedback``, once: the answer's JSON, and whether it was given before."""
         ...
 
     async def uploaded(self, upload: str, stream: str | None) -> int | None:
@@ -110,6 +125,26 @@ class Fleet:
         found = await self._call(owner, "feedback", stream, inputs, targets, ids, times, model, stated)
         made = found.pop("made")
         return Learned(**found, made=None if made is None else Made(**made))
+
+    async def feedback_once(
+        self,
+        asked: Asked,
+        stream: str,
+        inputs: Sequence[Row] | None,
+        targets: Sequence[Any],
+        ids: Sequence[str | None] | None = None,
+        times: Sequence[float | None] | None = None,
+        *,
+        model: str | None = None,
+    ) -> tuple[bytes, bool]:
+        """By whoever has the stream."""
+        owner = self._owner(stream)
+        if owner == self._own:
+            return await self._streams.feedback_once(asked, stream, inputs, targets, ids, times, model=model)
+        body, replayed = await self._call(
+            owner, "feedback_once", list(asked), stream, inputs, targets, ids, times, model
+        )
+        return str(body).encode(), bool(replayed)
 
     async def uploaded(self, upload: str, stream: str | None) -> int | None:
         """From whoever has the stream; of an upload to many, from the worker that its name leads to."""
@@ -202,6 +237,10 @@ class Fleet:
         if name == "feedback":
             *plain, model, part = arguments
             return await streams.feedback(*plain, model=model, part=None if part is None else UploadPart(*part))
+        if name == "feedback_once":
+            asked, *plain, model = arguments
+            body, replayed = await streams.feedback_once(Asked(*asked), *plain, model=model)
+            return body.decode(), replayed
         if name == "uploaded":
             return await streams.uploaded(*arguments)
         if name == "put_uploaded":

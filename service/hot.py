@@ -295,6 +295,7 @@ class HotStreams:
             record,
             summary(status),
             hot.lease.engine.pack(state),
+            at=self._clock(),
             trim_rows=record.rows_seen - retained_rows,
             trim_before=self._clock() - self._settings.log_days * DAY_SECONDS,
         )

@@ -206,6 +206,7 @@ class Learner:
         ids = item.rows.ids or ()
         if item.held is not None:
             outcome = scored(item.work.hot.lease.engine, outcome, item.held, item.targets)
+        asked, kept, rows = item.work.asked, item.kept, item.work.rows
         append = Append(
             record,
             "feedback" if item.held is None else "labels",
@@ -217,6 +218,7 @@ class Learner:
             ids_from=rows_seen - self._retained_rows,
             events=_events(item.work.hot, outcome, rows_seen, max(now, record.updated_at)),
             upload=item.work.part,
+            once=asked and asked.once(lambda done: learned(done, outcome, kept, rows, item.unknown), now),
         )
         return _Computed(item.work, item.kept, item.unknown, append, tick, outcome)
 

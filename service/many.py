@@ -8,6 +8,7 @@ from typing import TypeVar
 from models import InputError
 from service.errors import ConflictError, NotFoundError, ServiceError
 from service.fleet import Door
+from service.idempotency import Asked
 from service.schemas import Feedback, ManyItem, Predict
 from service.types import Learned, Predicted
 
@@ -45,6 +46,21 @@ async def feedback_many(streams: Door, items: Sequence[ManyItem]) -> list[Learne
         return await streams.feedback(
             item.stream, asked.inputs, asked.targets, asked.ids, asked.times, model=item.model
         )
+
+    return await _each(items, one)
+
+
+async def feedback_many_once(
+    streams: Door, items: Sequence[ManyItem], asked: Asked
+) -> list[tuple[bytes, bool] | ServiceError | InputError]:
+    """As ``feedback_many`` under a key; the answers' JSON, each with whether it was given before."""
+    places = {id(item): place for place, item in enumerate(items)}
+
+    async def one(item: ManyItem, given: Predict | Feedback) -> tuple[bytes, bool]:
+        if not isinstance(given, Feedback):
+            raise TypeError("not feedback")
+        own = asked._replace(key=f"{asked.key} {places[id(item)]}")  # a stream may be named twice
+        return await streams.feedback_once(own, item.stream, *given, model=item.model)
 
     return await _each(items, one)
 

@@ -1,7 +1,7 @@
 """What a log entry says: JSON that another version of the model, or another program, can read and learn from."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -130,6 +130,18 @@ def decode_feedback(payload: bytes) -> Logged:
         ),
         watched,
     )
+
+
+def encode_state(stated: Mapping[str, Any], state: bytes) -> bytes:
+    """An entry that put a state in place: what is stated of it as a line of JSON, then the engine's snapshot."""
+    return orjson.dumps(stated) + b"\n" + state
+
+
+def decode_state(payload: bytes) -> tuple[dict[str, Any], bytes]:
+    """The inverse of ``encode_state``."""
+    line, _, state = payload.partition(b"\n")
+    stated: dict[str, Any] = orjson.loads(line)
+    return stated, state
 
 
 def finite(value: float) -> float | None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from models import Engine, FloatArray
 from service.errors import FieldError, InvalidError
 from service.hot import Hot
+from service.idempotency import Asked
 from service.payload import Labels, Rows
 from service.pending import Held, asked_of, same_input
 from service.store import Pending, UploadPart
@@ -39,12 +40,13 @@ class Unlabelled(NamedTuple):
 class Work:
     """Rows or late labels to learn by a hot stream, or rows to keep for it; ``given`` ``None`` is a reset.
 
-    ``part`` says where rows stand in a resumable upload.
+    ``part`` says where rows stand in a resumable upload, ``asked`` that the answer is kept for a repeat.
     """
 
     hot: Hot
     given: Rows | Labels | Unlabelled | None
     part: UploadPart | None = None
+    asked: Asked | None = None
 
     @property
     def rows(self) -> int:

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from models import Engine, Feedback, SnapshotError, StreamConfig
 from service.errors import InvalidError, NotFoundError, ServiceError
-from service.payload import decode_feedback
+from service.payload import decode_feedback, decode_state
 from service.registry import Registry
-from service.store import DamagedError, Entry, InputWatch, Loaded, Store
+from service.store import STATE_KINDS, DamagedError, Entry, InputWatch, Loaded, Snapshot, Store
 
 Key = tuple[str, int, StreamConfig]
 
@@ -98,6 +98,7 @@ def bring_back(store: Store, engines: Engines, streams: Sequence[str]) -> list[t
 def rebuild(engine: Engine, streams: Sequence[Loaded]) -> list[int | ServiceError]:
     """Slots with the state that each stream's snapshot and entries describe, or the error of that stream."""
     slots: list[int] = []
+    streams = [_since_state(loaded) for loaded in streams]
     try:
         for loaded in streams:
             slots.append(_start(engine, loaded))  # noqa: PERF401 - those made before a failure are released below
@@ -110,18 +111,63 @@ def rebuild(engine: Engine, streams: Sequence[Loaded]) -> list[int | ServiceErro
 
 
 def adapt_again(engine: Engine, loaded: Loaded, retained: Sequence[Entry]) -> int:
-    """A slot with a stream's state under an engine of another configuration.
+    """A slot with a stream's state under an engine of another configuration, or of another version of its model.
 
-    The state is taken over as it is where both configurations keep the same things; otherwise the stream starts at
-    the meta-initialization and learns the retained rows again, with the alarms that its log tells. What it has named
-    itself it keeps.
+    The state is taken over as it is where both keep the same things; otherwise the stream starts at the
+    meta-initialization and learns the retained rows again, with the alarms that its log tells. What it has named itself
+    it keeps.
+
+    Args:
+        engine: The other one.
+        loaded: The stream.
+        retained: Entries of its rows as far back as they are to count, oldest first.
     """
     try:
-        slot = _start(engine, loaded)
-        entries: Sequence[Entry] = loaded.entries
+        return _rebuilt(engine, loaded)
     except SnapshotError:
-        slot, entries = engine.create(loaded.snapshot.data if loaded.snapshot else None), retained
-    replay(engine, [(slot, entries, loaded.watch)])
+        started = _since_state(loaded)
+        slot = engine.create(started.snapshot.data if started.snapshot else None)
+    replay(engine, [(slot, [entry for entry in undone(retained) if entry.kind not in STATE_KINDS], loaded.watch)])
+    return slot
+
+
+def undone(entries: Sequence[Entry]) -> list[Entry]:
+    """Entries without those that a later roll-back has undone.
+
+    Example:
+        >>> rows = [Entry(at, "feedback", 0.0, 0, 1, b"", b"", b"") for at in (1, 2, 3)]
+        >>> back = Entry(4, "rollback", 0.0, 3, 0, encode_state({"restored": 1}, b""), b"", b"")
+        >>> [entry.revision for entry in undone([*rows, back])]
+        [1, 4]
+    """
+    left: list[Entry] = []
+    for entry in entries:
+        if entry.kind == "rollback":
+            restored = decode_state(entry.payload)[0]["restored"]
+            left = [each for each in left if each.revision <= restored]
+        left.append(entry)
+    return left
+
+
+def _since_state(loaded: Loaded) -> Loaded:
+    """The same stream, told from the last entry that put a state in place, if one did after the snapshot."""
+    places = [place for place, entry in enumerate(loaded.entries) if entry.kind in STATE_KINDS]
+    if not places:
+        return loaded
+    entry = loaded.entries[places[-1]]
+    snapshot = Snapshot(entry.revision, entry.chain, {}, decode_state(entry.payload)[1])
+    return loaded._replace(snapshot=snapshot, entries=loaded.entries[places[-1] + 1 :])
+
+
+def _rebuilt(engine: Engine, loaded: Loaded) -> int:
+    """A slot with the state that snapshot and entries describe. Raises SnapshotError and whatever a replay does."""
+    loaded = _since_state(loaded)
+    slot = _start(engine, loaded)
+    try:
+        replay(engine, [(slot, loaded.entries, loaded.watch)])
+    except BaseException:
+        engine.release(slot)
+        raise
     return slot
 
 
@@ -135,15 +181,11 @@ def _start(engine: Engine, loaded: Loaded) -> int:
 def _rebuild_one(engine: Engine, loaded: Loaded) -> int | ServiceError:
     record = loaded.record
     try:
-        slot = _start(engine, loaded)
+        return _rebuilt(engine, loaded)
     except SnapshotError as error:
         return DamagedError(record.stream, record.stream_version, str(error))
-    try:
-        replay(engine, [(slot, loaded.entries, loaded.watch)])
     except Exception as error:  # noqa: BLE001 - whatever it is, the log does not lead to a state
-        engine.release(slot)
         return DamagedError(record.stream, None, f"its log cannot be learned again ({error})")
-    return slot
 
 
 def replay(engine: Engine, streams: Sequence[tuple[int, Sequence[Entry], InputWatch | None]]) -> None:

@@ -11,6 +11,7 @@ from service.config import Settings
 from service.configuring import configured, same_settings
 from service.errors import ConflictError, InvalidError, LearnedError, NotFoundError, UnavailableError
 from service.hot import DAY_SECONDS, Hot, HotStreams, Writer, summary
+from service.idempotency import HEADER, KEPT_SECONDS, Asked, Turns
 from service.late import LatePredictor
 from service.learning import Learner, Result
 from service.payload import Labels, Rows
@@ -18,7 +19,19 @@ from service.predicting import Answer, Predictor, Question
 from service.preparing import Work
 from service.registry import Registry
 from service.replay import Engines, Lease
-from service.store import Create, Delete, Done, Operation, Refusal, Snapshot, Store, StreamRecord, UploadPart
+from service.store import Answer as StoredAnswer
+from service.store import (
+    Create,
+    Delete,
+    Done,
+    Operation,
+    Refusal,
+    Remember,
+    Snapshot,
+    Store,
+    StreamRecord,
+    UploadPart,
+)
 from service.threads import Threads
 from service.types import Event, Labelled, Learned, ModelInfo, Predicted, Row, StreamInfo
 from service.views import FRESH, event_of, info_of
@@ -65,6 +78,7 @@ class Streams:
         self._ready = False
         self._purging: asyncio.Task[None] | None = None
         self._threads = Threads()
+        self._turns = Turns()
         queue_items_max, tick_items_max = settings.queue_items_max, settings.tick_items_max
         self._writer: Writer = Batcher(
             "the store", self._write, queue_items_max=queue_items_max, tick_items_max=tick_items_max
@@ -268,6 +282,7 @@ class Streams:
         *,
         model: str | None = None,
         part: UploadPart | None = None,
+        asked: Asked | None = None,
     ) -> Learned:
         """Predict, score, detect, learn, commit: the batch is taken whole or not at all, and is on disk on return.
 
@@ -279,6 +294,7 @@ class Streams:
             times: One time a row, epoch seconds; kept with the row.
             model: What the stream has to be bound to; it is created where there is none.
             part: Where the rows stand in a resumable upload.
+            asked: For a repeat of the request, for which the answer is kept with the commit.
 
         Raises:
             NotFoundError: There is no such stream, or no such model.
@@ -294,10 +310,52 @@ class Streams:
         if not targets:
             raise InvalidError.at(("targets",), "empty; send at least one row")
         if inputs is not None:
-            return await self._learn(stream, Rows(inputs, targets, ids, times), model, part)
+            return await self._learn(stream, Rows(inputs, targets, ids, times), model, part, asked)
         if ids is None:
             raise InvalidError.at(("inputs",), "missing; send rows, or ids that all wait for their labels")
-        return await self._learn(stream, Labels(ids, targets, times, strict=True), model, part)
+        return await self._learn(stream, Labels(ids, targets, times, strict=True), model, part, asked)
+
+    async def feedback_once(
+        self,
+        asked: Asked,
+        stream: str,
+        inputs: Sequence[Row] | None,
+        targets: Sequence[Any],
+        ids: Sequence[str | None] | None = None,
+        times: Sequence[float | None] | None = None,
+        *,
+        model: str | None = None,
+    ) -> tuple[bytes, bool]:
+        """As ``feedback``, unless it was done before under the same key.
+
+        Returns:
+            The answer's JSON, and whether it is the one that was given before.
+
+        Raises:
+            ConflictError: The first request with this key is still running.
+            InvalidError: It was another request that was done under this key.
+        """
+        self._check_ready()
+        with self._turns.turn(stream, asked.key):
+            since = self._clock() - KEPT_SECONDS
+            found = await self._threads.load(lambda: self._answered(stream, asked.key, since))
+            if found is not None:
+                if found.digest.hex() != asked.digest:
+                    raise InvalidError.at(("header", HEADER), "was used for another request; send a new key")
+                return found.body, True
+            value = await self.feedback(stream, inputs, targets, ids, times, model=model, asked=asked)
+            if not value.accepted:  # nothing was committed that the answer could have been kept with
+                await self._remember(stream, asked, value)
+            return asked.answer(value), False
+
+    def _answered(self, stream: str, key: str, since: float) -> StoredAnswer | None:
+        found = self._store.get(stream)
+        return None if found is None else self._store.answered(found[0], key, since)
+
+    async def _remember(self, stream: str, asked: Asked, value: Learned) -> None:
+        found = await self._threads.load(lambda: self._store.get(stream))
+        if found is not None:
+            await self._commit(Remember(found[0], asked.once(lambda _: value, self._clock())))
 
     async def labels(self, stream: str, ids: Sequence[str], targets: Sequence[Any]) -> Labelled:
         """Learn rows that were predicted under ids, as one batch: scored as they were answered, learned now.
@@ -375,11 +433,12 @@ class Streams:
         given: Rows | Labels | None,
         model: str | None = None,
         part: UploadPart | None = None,
+        asked: Asked | None = None,
     ) -> Learned:
         self._check_ready()
         for _ in range(ATTEMPTS):
             hot = await self._acquire(stream, model)
-            answer = await self._hot.queue(hot, self._learner, Work(hot, given, part))
+            answer = await self._hot.queue(hot, self._learner, Work(hot, given, part, asked))
             if isinstance(answer, Learned):
                 return answer
             if answer is Refusal.KNOWN and part is not None:

@@ -8,8 +8,9 @@ from typing import Any, cast
 from models import Outcome, Prediction
 from service.payload import finite
 from service.store import Done, StoredEvent, StreamRecord
-from service.types import Event, EventKind, Labelled, Learned, Made, StreamInfo, StreamState
+from service.types import Event, EventKind, Labelled, Learned, Made, Predicted, StreamInfo, StreamState
 
+_NAMES = {kind: tuple(field.name for field in fields(kind)) for kind in (Predicted, Made, Learned, Labelled)}
 FRESH: dict[str, Any] = {"window_rows": 0, "loss": None, "score": None, "state": "new"}
 """Summary of a stream that has not learned anything."""
 
@@ -112,6 +113,19 @@ def nothing_new(record: StreamRecord, rows: int, unknown: list[str] | None) -> L
         made=Made([None] * rows),
     )
     return _with_unknown(answer, unknown)
+
+
+def learned_body(value: Learned, *, with_predictions: bool) -> dict[str, Any]:
+    """What was learned, with the predictions made before learning if they were asked for."""
+    body = {name: getattr(value, name) for name in _NAMES[type(value)] if name != "made"}
+    if with_predictions and value.made is not None:
+        body |= present(value.made)
+    return body
+
+
+def present(value: Predicted | Made) -> dict[str, Any]:
+    """The fields of an answer that apply."""
+    return {name: item for name in _NAMES[type(value)] if (item := getattr(value, name)) is not None}
 
 
 def _with_unknown(answer: Learned, unknown: list[str] | None) -> Learned:

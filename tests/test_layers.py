@@ -53,6 +53,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.registry", "service.replay", "service.views"),
     ("service.batcher",),
     ("service.hot",),
+    ("service.idempotency",),
     ("service.predicting", "service.configuring"),
     ("service.pace", "service.pending", "service.preparing"),
     ("service.learning", "service.late"),

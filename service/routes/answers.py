@@ -1,14 +1,15 @@
 """Answers: encoded once, by orjson, straight from the service's values."""
 
-from dataclasses import fields
 from typing import Any
 
 import orjson
 from starlette.responses import Response
 
-from service.types import Labelled, Learned, Made, Predicted
+from service.types import Learned, Predicted
+from service.views import learned_body, present
 
-_NAMES = {kind: tuple(field.name for field in fields(kind)) for kind in (Predicted, Made, Learned, Labelled)}
+REPLAYED = "Idempotent-Replayed"
+"""Header of an answer that was given before."""
 OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_SERIALIZE_NUMPY
 
 
@@ -22,6 +23,12 @@ def page(items: list[Any], next_cursor: str | None) -> Response:
     return answer({"items": items, "next_cursor": next_cursor})
 
 
+def again(body: bytes, replayed: bool) -> Response:
+    """An answer that is kept for repeats."""
+    stated = {REPLAYED: "true"} if replayed else None
+    return Response(body, 200, stated, media_type="application/json")
+
+
 def predicted(value: Predicted) -> Response:
     """A predict answer."""
     return answer(predicted_body(value))
@@ -30,21 +37,9 @@ def predicted(value: Predicted) -> Response:
 def predicted_body(value: Predicted) -> dict[str, Any]:
     """A prediction without the fields that do not apply to the task."""
     stated = {"stream": value.stream, "model": value.model}
-    return stated | _present(value)
+    return stated | present(value)
 
 
 def learned(value: Learned, *, with_predictions: bool) -> Response:
     """A feedback answer."""
     return answer(learned_body(value, with_predictions=with_predictions))
-
-
-def learned_body(value: Learned, *, with_predictions: bool) -> dict[str, Any]:
-    """What was learned, with the predictions made before learning if they were asked for."""
-    body = {name: getattr(value, name) for name in _NAMES[type(value)] if name != "made"}
-    if with_predictions and value.made is not None:
-        body |= _present(value.made)
-    return body
-
-
-def _present(value: Predicted | Made) -> dict[str, Any]:
-    return {name: item for name in _NAMES[type(value)] if (item := getattr(value, name)) is not None}

@@ -4,6 +4,8 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
+from service.errors import InvalidError
+from service.idempotency import HEADER, KEY_CHARS_MAX
 from service.schemas import (
     FeedbackBody,
     LabelsBody,
@@ -23,6 +25,13 @@ BODIES: tuple[type[BaseModel], ...] = (
 )
 """Request bodies, which routes read by hand and FastAPI therefore does not know."""
 
+KEY = HEADER.lower().encode()
+IDEMPOTENCY_KEY = {
+    "name": HEADER,
+    "in": "header",
+    "schema": {"type": "string", "minLength": 1, "maxLength": KEY_CHARS_MAX},
+    "description": "A name for this request: a repeat of it changes nothing and gets the first answer. Not on uploads.",
+}
 ItemT = TypeVar("ItemT")
 
 
@@ -37,6 +46,12 @@ def body_of(body: type[BaseModel]) -> dict[str, Any]:
     """The operation's request body, as JSON."""
     schema = {"$ref": f"#/components/schemas/{body.__name__}"}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def refuse_key(key: str) -> None:
+    """Raise InvalidError where an upload comes with an idempotency key."""
+    if key:
+        raise InvalidError.at(("header", HEADER), "not taken on uploads: name an upload with Upload-Id to repeat it")
 
 
 def page_of(item: type[Any]) -> dict[int | str, dict[str, Any]]:

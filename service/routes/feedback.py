@@ -4,9 +4,11 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from service.errors import InvalidError
-from service.json_body import declared_type, read_json
-from service.routes.answers import learned
+from service.idempotency import asked_once
+from service.json_body import declared_type, header, read_json
+from service.routes.answers import again, learned
 from service.routes.context import Serving, StreamId
+from service.routes.describe import IDEMPOTENCY_KEY, KEY, refuse_key
 from service.routes.upload import MEDIA_TYPES, UPLOAD, take_upload, upload_body
 from service.schemas import FeedbackBody, parse_feedback
 from service.types import Learned
@@ -24,21 +26,29 @@ RETURN = {
     "/feedback",
     summary="Predict, score, detect drift, learn, commit",
     responses={200: {"model": Learned}},
-    openapi_extra=upload_body(FeedbackBody, MEDIA_TYPES) | {"parameters": [RETURN, *UPLOAD]},
+    openapi_extra=upload_body(FeedbackBody, MEDIA_TYPES) | {"parameters": [RETURN, IDEMPOTENCY_KEY, *UPLOAD]},
 )
 async def feedback(service: Serving, stream: StreamId, request: Request) -> Response:
     """The batch is taken whole or not at all; 200 means that it is committed and synced.
 
     As `application/x-ndjson` or `application/vnd.apache.arrow.stream`, an upload of any length: learned in batches as
     it comes, answered with a line per committed batch and one of totals.
+
+    With an `Idempotency-Key` a repeat within 24 hours changes nothing and gets the first answer again, with
+    `Idempotent-Replayed: true`.
     """
+    key = header(request.scope, KEY)
     if declared_type(request) in MEDIA_TYPES:
+        refuse_key(key)
         return await take_upload(service, stream, request)
     with_predictions = _wants_predictions(request)
     body = await read_json(request, service.settings.body_bytes_max)
     asked = parse_feedback(body, service.settings.batch_rows_max)
-    value = await service.streams.feedback(stream, asked.inputs, asked.targets, asked.ids, asked.times)
-    return learned(value, with_predictions=with_predictions)
+    if not key:
+        value = await service.streams.feedback(stream, *asked)
+        return learned(value, with_predictions=with_predictions)
+    once = asked_once(key, body, with_predictions=with_predictions)
+    return again(*await service.streams.feedback_once(once, stream, *asked))
 
 
 def _wants_predictions(request: Request) -> bool:

@@ -5,6 +5,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from service.store.base import (
+    STATE_KINDS,
+    Answer,
     Append,
     Configure,
     Create,
@@ -15,11 +17,13 @@ from service.store.base import (
     InputWatch,
     Loaded,
     ModelRecord,
+    Once,
     Operation,
     Pend,
     Pending,
     PutSnapshot,
     Refusal,
+    Remember,
     Snapshot,
     Store,
     StoredEvent,
@@ -37,8 +41,10 @@ STORES: Mapping[str, Callable[[Path], Store]] = MappingProxyType({"memory": Memo
 """Opens the store of a data directory."""
 
 __all__ = [
+    "STATE_KINDS",
     "STORES",
     "STORE_FILE",
+    "Answer",
     "Append",
     "Configure",
     "Create",
@@ -50,11 +56,13 @@ __all__ = [
     "Loaded",
     "MemoryStore",
     "ModelRecord",
+    "Once",
     "Operation",
     "Pend",
     "Pending",
     "PutSnapshot",
     "Refusal",
+    "Remember",
     "Snapshot",
     "SqliteStore",
     "Store",

@@ -6,22 +6,27 @@ stream is a compare-and-set on its record (stream_version and all else): an oper
 digest of the entry before it, so that a missing or altered one is found when the stream is loaded, and never served.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from service.errors import ServiceError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Layout of what is stored. A store written by a newer one is refused."""
 PURGE_ROWS = 2_000
 """Most rows of deleted streams that one transaction clears away."""
 TRIM_ROWS = 256
 """Most log entries that one snapshot trims."""
 
-EntryKind: TypeAlias = Literal["feedback", "labels", "reset"]
+SNAPSHOTS_KEPT = 5
+"""Snapshots of a stream within its retention, the latest among them, from which a roll-back starts."""
+
+EntryKind: TypeAlias = Literal["feedback", "labels", "reset", "rollback", "import", "activate"]
 """``labels`` is feedback whose rows were predicted and kept before."""
+STATE_KINDS: frozenset[EntryKind] = frozenset({"rollback", "import", "activate"})
+"""Entries whose payload is the state that they made (``service.payload``): a replay starts from the last of them."""
 
 
 class DamagedError(ServiceError):
@@ -75,14 +80,14 @@ class StreamRecord(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One log entry: a batch of labelled rows with what came of it, or a reset.
+    """One log entry: a batch of labelled rows with what came of it, a reset, or a state that was put in place.
 
     Attributes:
         revision: ``stream_version`` that it made.
         kind: What happened.
         at: Epoch seconds.
         first_row: Rows the stream had seen before.
-        rows: Rows learned, 0 for a reset.
+        rows: Rows learned, 0 for a reset; for an import those that the stream had learned elsewhere.
         payload: JSON of the rows and the outcome (``service.payload``).
         previous: Chain digest of the entry before.
         chain: Digest of this entry and ``previous``.
@@ -192,6 +197,31 @@ class ModelRecord(NamedTuple):
     active: bool
 
 
+class Answer(NamedTuple):
+    """What was answered to a request with an idempotency key: the digest of its body, and the answer's JSON."""
+
+    digest: bytes
+    body: bytes
+
+
+class Once(NamedTuple):
+    """An answer that is kept with the commit it belongs to, and given again to a repeat.
+
+    Attributes:
+        key: The client's idempotency key.
+        digest: Of the request's body.
+        answer: Makes the answer's JSON from what is about to be committed.
+        at: Epoch seconds.
+        before: Answers kept before this time (epoch seconds) are forgotten.
+    """
+
+    key: str
+    digest: bytes
+    answer: "Callable[[Done], bytes]"
+    at: float
+    before: float
+
+
 @dataclass(frozen=True, slots=True)
 class Create:
     """Make a stream at revision 0. ``Refusal.STALE`` if it exists."""
@@ -221,6 +251,8 @@ class Append:
         ids_from: Ids of rows before this one are forgotten.
         events: Events of the entry; their ``id`` is given by the store.
         upload: Where the rows stand in a resumable upload; ``None``: they are of none.
+        once: The answer to keep for a repeat of the request.
+        model_version: Version of the model that the stream is bound to from here on; ``None``: as before.
     """
 
     record: StreamRecord
@@ -233,11 +265,24 @@ class Append:
     ids_from: int = 0
     events: Sequence[StoredEvent] = ()
     upload: UploadPart | None = None
+    once: Once | None = None
+    model_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Remember:
+    """Keep the answer to a request that changed nothing else."""
+
+    record: StreamRecord
+    once: Once
 
 
 @dataclass(frozen=True, slots=True)
 class PutSnapshot:
-    """Replace a stream's snapshot, and trim what no promise needs any more.
+    """Add a snapshot to a stream, and trim what no promise needs any more.
+
+    Of the snapshots before, the newest is kept that is older than ``trim_before``, so that every revision since can be
+    made again, and a few since then (``SNAPSHOTS_KEPT``).
 
     ``Refusal.STALE`` where the store has a snapshot that is newer, or the stream is gone.
 
@@ -245,14 +290,16 @@ class PutSnapshot:
         record: The stream as of the snapshot's revision.
         status: Numbers that describe the stream then.
         data: The engine's bytes.
+        at: Epoch seconds.
         trim_rows: Entries are trimmed that lie wholly before this row...
-        trim_before: ...and are older than this time (epoch seconds), and are not needed after the snapshot. Uploads
-            that ended before this time are forgotten.
+        trim_before: ...and before the oldest snapshot that is kept for roll-backs to this time (epoch seconds) or
+            later. Uploads that ended before this time are forgotten.
     """
 
     record: StreamRecord
     status: Mapping[str, Any]
     data: bytes
+    at: float = 0.0
     trim_rows: int = 0
     trim_before: float = 0.0
 
@@ -304,7 +351,7 @@ class Delete:
     record: StreamRecord
 
 
-Operation: TypeAlias = Create | Append | PutSnapshot | Configure | Pend | Delete
+Operation: TypeAlias = Create | Append | PutSnapshot | Configure | Pend | Remember | Delete
 
 
 class Done(NamedTuple):
@@ -363,6 +410,18 @@ class Store(Protocol):
 
     def entries(self, record: StreamRecord, after: int, limit: int) -> list[Entry]:
         """Log entries with a revision greater than ``after``, oldest first, their chain verified from the first on."""
+        ...
+
+    def snapshot(self, record: StreamRecord, revision: int) -> Snapshot | None:
+        """The newest snapshot of a stream that is not newer than ``revision``.
+
+        Raises:
+            DamagedError: It was altered.
+        """
+        ...
+
+    def answered(self, record: StreamRecord, key: str, since: float) -> Answer | None:
+        """What was answered under an idempotency key since ``since`` (epoch seconds) or later."""
         ...
 
     def learned(self, wanted: Sequence[tuple[int, Sequence[str]]]) -> list[set[str]]:

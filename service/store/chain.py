@@ -68,6 +68,7 @@ def next_record(operation: Append, entry: Entry, events: Sequence[StoredEvent]) 
     record = operation.record
     drifts = [event for event in events if event.kind == "drift"]
     return record._replace(
+        model_version=record.model_version if operation.model_version is None else operation.model_version,
         stream_version=entry.revision,
         rows_seen=record.rows_seen + entry.rows,
         chain=entry.chain,
@@ -127,6 +128,25 @@ def snapshot_digest(record: StreamRecord, snapshot: Snapshot) -> bytes:
     digest.update(record.stream.encode() + b":" + orjson.dumps(snapshot.status, option=orjson.OPT_SORT_KEYS))
     digest.update(snapshot.data)
     return digest.digest()
+
+
+def thinned(revisions: Sequence[int], kept: int) -> list[int]:
+    """Which snapshots to keep, by their ascending revisions: the first, the last, and others that lie apart.
+
+    Dropped is, one after the other, the one whose neighbours are closest for their distance from the last, so that the
+    recent past is kept finer than the distant.
+
+    Example:
+        >>> thinned([256, 512, 768, 1024, 1280, 1536], 4)
+        [256, 768, 1280, 1536]
+    """
+    left = list(revisions)
+    while len(left) > kept:
+        gaps = [(left[at + 1] - left[at - 1]) / (left[-1] - left[at]) for at in range(1, len(left) - 1)]
+        if not gaps:
+            break
+        del left[1 + gaps.index(min(gaps))]
+    return left
 
 
 def pending_digest(stream: str, row: Pending) -> bytes:

@@ -5,9 +5,12 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from service.store.base import (
+    SNAPSHOTS_KEPT,
     TRIM_ROWS,
+    Answer,
     Append,
     Configure,
     Create,
@@ -18,11 +21,13 @@ from service.store.base import (
     InputWatch,
     Loaded,
     ModelRecord,
+    Once,
     Operation,
     Pend,
     Pending,
     PutSnapshot,
     Refusal,
+    Remember,
     Snapshot,
     StoredEvent,
     StreamRecord,
@@ -35,12 +40,21 @@ from service.store.chain import (
     pending_digest,
     record_digest,
     snapshot_digest,
+    thinned,
     verify_chain,
     verify_loaded,
     verify_pending,
     verify_watch,
     watch_digest,
 )
+
+
+class _Kept(NamedTuple):
+    """A snapshot, when it was made, and the checksum it was written with."""
+
+    snapshot: Snapshot
+    at: float
+    digest: bytes
 
 
 @dataclass
@@ -50,12 +64,13 @@ class _Stream:
     record: StreamRecord
     digest: bytes
     entries: list[Entry] = field(default_factory=list)
-    snapshot: tuple[Snapshot, bytes] | None = None
+    snapshots: list[_Kept] = field(default_factory=list)
     ids: dict[str, int] = field(default_factory=dict)
     pending: dict[str, tuple[Pending, bytes]] = field(default_factory=dict)
     watch: tuple[InputWatch, bytes] | None = None
     events: list[StoredEvent] = field(default_factory=list)
     uploads: dict[str, tuple[int, float]] = field(default_factory=dict)
+    answers: dict[str, tuple[Answer, float]] = field(default_factory=dict)
 
 
 @dataclass
@@ -94,6 +109,8 @@ class MemoryStore:
         if isinstance(operation, Delete):
             del self._streams[record.stream]
             return Done(kept.record)
+        if isinstance(operation, Remember):
+            return _remember(kept, operation.once, Done(kept.record))
         if kept.digest != record_digest(record):
             return Refusal.STALE
         if isinstance(operation, Append):
@@ -125,7 +142,8 @@ class MemoryStore:
             kept.pending.pop(name, None)
         kept.record = next_record(operation, entry, events)
         kept.digest = record_digest(kept.record)
-        return Done(kept.record, tuple(events))
+        done = Done(kept.record, tuple(events))
+        return done if operation.once is None else _remember(kept, operation.once, done)
 
     def _pend(self, kept: _Stream, operation: Pend) -> Done | Refusal:
         pending = {name: held for name, held in kept.pending.items() if held[0].at >= operation.before}
@@ -149,14 +167,16 @@ class MemoryStore:
 
     def _put_snapshot(self, kept: _Stream, operation: PutSnapshot) -> Done | Refusal:
         record = operation.record
-        if kept.snapshot is not None and kept.snapshot[0].revision > record.stream_version:
+        if kept.snapshots and kept.snapshots[-1].snapshot.revision > record.stream_version:
             return Refusal.STALE
         snapshot = Snapshot(record.stream_version, record.chain, dict(operation.status), operation.data)
-        kept.snapshot = (snapshot, snapshot_digest(kept.record, snapshot))
+        others = [each for each in kept.snapshots if each.snapshot.revision != snapshot.revision]
+        kept.snapshots = [*others, _Kept(snapshot, operation.at, snapshot_digest(kept.record, snapshot))]
+        oldest = _thin_snapshots(kept, operation.trim_before)
         trimmed = 0
         for entry in kept.entries[:TRIM_ROWS]:
             past = entry.first_row + entry.rows <= operation.trim_rows and entry.at < operation.trim_before
-            if not past or entry.revision > snapshot.revision:
+            if not past or entry.revision > oldest:
                 break
             trimmed += 1
         del kept.entries[:trimmed]
@@ -179,10 +199,8 @@ class MemoryStore:
             kept = self._streams.get(stream)
             if kept is None:
                 return None
-            record, stored = _verified(kept), kept.snapshot
-            if stored is not None and snapshot_digest(kept.record, stored[0]) != stored[1]:
-                raise DamagedError(stream, stored[0].revision, "its snapshot was altered")
-            snapshot = None if stored is None else stored[0]
+            record = _verified(kept)
+            snapshot = _snapshot(kept, record.stream_version)
             after = 0 if snapshot is None else snapshot.revision
             entries = [entry for entry in kept.entries if entry.revision > after]
             watch = None if kept.watch is None else verify_watch(stream, *kept.watch)
@@ -213,6 +231,20 @@ class MemoryStore:
         if page:
             verify_chain(record.stream, (page[0].revision - 1, page[0].previous), page)
         return page
+
+    def snapshot(self, record: StreamRecord, revision: int) -> Snapshot | None:
+        """The newest snapshot up to a revision."""
+        with self._lock:
+            kept = self._streams.get(record.stream)
+            return None if kept is None or kept.record.key != record.key else _snapshot(kept, revision)
+
+    def answered(self, record: StreamRecord, key: str, since: float) -> Answer | None:
+        """What was answered under an idempotency key."""
+        with self._lock:
+            kept = self._streams.get(record.stream)
+            answers = {} if kept is None or kept.record.key != record.key else kept.answers
+            answer, at = answers.get(key, (None, 0.0))
+            return answer if at >= since else None
 
     def learned(self, wanted: Sequence[tuple[int, Sequence[str]]]) -> list[set[str]]:
         """Ids that were learned."""
@@ -296,4 +328,30 @@ def _verified(kept: _Stream) -> StreamRecord:
 
 
 def _headline(kept: _Stream) -> Snapshot | None:
-    return None if kept.snapshot is None else kept.snapshot[0]._replace(data=b"")
+    return kept.snapshots[-1].snapshot._replace(data=b"") if kept.snapshots else None
+
+
+def _snapshot(kept: _Stream, revision: int) -> Snapshot | None:
+    found = [each for each in kept.snapshots if each.snapshot.revision <= revision]
+    if not found:
+        return None
+    snapshot, _, digest = found[-1]
+    if snapshot_digest(kept.record, snapshot) != digest:
+        raise DamagedError(kept.record.stream, snapshot.revision, "its snapshot was altered")
+    return snapshot
+
+
+def _thin_snapshots(kept: _Stream, before: float) -> int:
+    """Drop snapshots that no roll-back needs; the oldest that is older than the retention, or 0: no entry may go."""
+    past = [each.snapshot.revision for each in kept.snapshots if each.at < before]
+    oldest = past[-1] if past else 0
+    revisions = [each.snapshot.revision for each in kept.snapshots if each.snapshot.revision >= oldest]
+    left = thinned(revisions, SNAPSHOTS_KEPT)
+    kept.snapshots = [each for each in kept.snapshots if each.snapshot.revision in left]
+    return oldest
+
+
+def _remember(kept: _Stream, once: Once, done: Done) -> Done:
+    answers = {key: item for key, item in kept.answers.items() if item[1] >= once.before}
+    kept.answers = answers | {once.key: (Answer(once.digest, once.answer(done)), once.at)}
+    return done

@@ -19,11 +19,12 @@ _RECORD = (
 )
 _OWNED = {
     "entries": "revision, kind, at, first_row, rows, payload, previous, chain",
-    "snapshots": "revision, chain, status, digest, data",
+    "snapshots": "revision, at, chain, status, digest, data",
     "ids": "id, row",
     "pending": "id, at, payload, digest",
     "watches": "revision, data, digest",
     "uploads": "upload, rows, at",
+    "answers": "key, at, digest, body",
 }
 """Tables of what belongs to a stream, but for events, and their columns after the stream's key."""
 _EVENT = "revision, at, kind, detector, statistic, threshold, change_row, action, rows_used, feature, shift"

@@ -110,7 +110,33 @@ CREATE TABLE uploads (
   PRIMARY KEY (stream, upload)
 ) STRICT, WITHOUT ROWID;
 """
-UPGRADES = {1: WATCHES, 2: UPLOADS}
+HISTORY = """
+CREATE TABLE history (
+  stream INTEGER NOT NULL,
+  revision INTEGER NOT NULL,
+  at REAL NOT NULL,
+  chain BLOB NOT NULL,
+  status TEXT NOT NULL,
+  digest BLOB NOT NULL,
+  data BLOB NOT NULL,
+  PRIMARY KEY (stream, revision)
+) STRICT;
+INSERT INTO history (stream, revision, at, chain, status, digest, data)
+  SELECT s.stream, s.revision, t.updated_at, s.chain, s.status, s.digest, s.data
+  FROM snapshots s JOIN streams t ON t.key=s.stream;
+DROP TABLE snapshots;
+ALTER TABLE history RENAME TO snapshots;
+CREATE TABLE answers (
+  stream INTEGER NOT NULL,
+  key TEXT NOT NULL,
+  at REAL NOT NULL,
+  digest BLOB NOT NULL,
+  body BLOB NOT NULL,
+  PRIMARY KEY (stream, key)
+) STRICT;
+CREATE INDEX answers_at ON answers (stream, at);
+"""
+UPGRADES = {1: WATCHES, 2: UPLOADS, 3: HISTORY}
 """What makes the next format of each one; a new file begins with ``TABLES``, format 1."""
 
 WRITER_PRAGMAS = (

@@ -11,6 +11,7 @@ import orjson
 
 from service.store.base import (
     PURGE_ROWS,
+    Answer,
     DamagedError,
     Delete,
     Done,
@@ -40,6 +41,10 @@ from service.store.statements import (
     uploaded,
 )
 
+_SNAPSHOT = (
+    "SELECT revision, chain, status, data, digest FROM snapshots WHERE stream=? AND revision<=?"
+    " ORDER BY revision DESC LIMIT 1"
+)
 READERS = 4
 """Read connections, so that a long page of one reader does not hold up the others."""
 
@@ -128,9 +133,7 @@ class SqliteStore:
             if row is None:
                 return None
             record = to_record(row)
-            found = db.execute(
-                "SELECT revision, chain, status, data, digest FROM snapshots WHERE stream=?", (record.key,)
-            ).fetchone()
+            found = db.execute(_SNAPSHOT, (record.key, record.stream_version)).fetchone()
             snapshot = None if found is None else to_snapshot(record, found)
             entries = _entries(db, record, 0 if snapshot is None else snapshot.revision, -1)
             kept = db.execute("SELECT revision, data, digest FROM watches WHERE stream=?", (record.key,)).fetchone()
@@ -155,8 +158,9 @@ class SqliteStore:
             rows = db.execute(
                 "SELECT t.key, t.stream, t.model, t.model_version, t.config, t.metadata, t.stream_version, t.rows_seen,"
                 " t.chain, t.state, t.last_drift, t.created_at, t.updated_at, t.digest, s.revision, s.chain, s.status"
-                " FROM streams t LEFT JOIN snapshots s ON s.stream=t.key WHERE t.stream>=?1 AND t.stream<=?2"
-                " AND (?3 IS NULL OR t.stream=?3) AND (?4 IS NULL OR t.model=?4) ORDER BY t.stream LIMIT ?5",
+                " FROM streams t LEFT JOIN snapshots s ON s.stream=t.key"
+                " AND s.revision=(SELECT max(revision) FROM snapshots WHERE stream=t.key)"
+                " WHERE t.stream>=?1 AND t.stream<=?2 AND (?3 IS NULL OR t.stream=?3) AND (?4 IS NULL OR t.model=?4) ORDER BY t.stream LIMIT ?5",
                 values,
             ).fetchall()
         found: list[tuple[StreamRecord, Snapshot | None]] = []
@@ -173,6 +177,20 @@ class SqliteStore:
         if found:
             verify_chain(record.stream, (found[0].revision - 1, found[0].previous), found)
         return found
+
+    def snapshot(self, record: StreamRecord, revision: int) -> Snapshot | None:
+        """The newest snapshot up to a revision."""
+        with self._reading() as db:
+            found = db.execute(_SNAPSHOT, (record.key, revision)).fetchone()
+        return None if found is None else to_snapshot(record, found)
+
+    def answered(self, record: StreamRecord, key: str, since: float) -> Answer | None:
+        """What was answered under an idempotency key."""
+        with self._reading() as db:
+            found = db.execute(
+                "SELECT digest, body FROM answers WHERE stream=? AND key=? AND at>=?", (record.key, key, since)
+            ).fetchone()
+        return None if found is None else Answer(*found)
 
     def learned(self, wanted: Sequence[tuple[int, Sequence[str]]]) -> list[set[str]]:
         """Ids that were learned."""

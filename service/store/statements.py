@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from service.store.base import (
+    SNAPSHOTS_KEPT,
     TRIM_ROWS,
     Append,
     Configure,
@@ -15,10 +16,12 @@ from service.store.base import (
     Delete,
     Done,
     InputWatch,
+    Once,
     Operation,
     Pend,
     PutSnapshot,
     Refusal,
+    Remember,
     Snapshot,
     StoredEvent,
     StreamRecord,
@@ -31,6 +34,7 @@ from service.store.chain import (
     pending_digest,
     record_digest,
     snapshot_digest,
+    thinned,
     watch_digest,
 )
 
@@ -39,9 +43,10 @@ _CLEAR = (
     "DELETE FROM ids WHERE stream=?1 AND id IN (SELECT id FROM ids WHERE stream=?1 LIMIT ?2)",
     "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE stream=?1 LIMIT ?2)",
     "DELETE FROM pending WHERE number IN (SELECT number FROM pending WHERE stream=?1 LIMIT ?2)",
-    "DELETE FROM snapshots WHERE stream=?1 AND ?2>0",
+    "DELETE FROM snapshots WHERE stream=?1 AND revision IN (SELECT revision FROM snapshots WHERE stream=?1 LIMIT ?2)",
     "DELETE FROM watches WHERE stream=?1 AND ?2>0",
     "DELETE FROM uploads WHERE stream=?1 AND upload IN (SELECT upload FROM uploads WHERE stream=?1 LIMIT ?2)",
+    "DELETE FROM answers WHERE stream=?1 AND key IN (SELECT key FROM answers WHERE stream=?1 LIMIT ?2)",
 )
 MANY = 0
 """In place of a stream's key: an upload to many streams."""
@@ -59,6 +64,9 @@ def apply(db: sqlite3.Connection, operation: Operation) -> Done | Refusal:
         return _put_snapshot(db, operation)
     if isinstance(operation, Delete):
         return Done(operation.record)
+    if isinstance(operation, Remember):
+        _remember(db, record.key, operation.once, done := Done(record))
+        return done
     if row[0] != record_digest(record):
         return Refusal.STALE
     if isinstance(operation, Append):
@@ -101,7 +109,18 @@ def _append(db: sqlite3.Connection, operation: Append) -> Done | Refusal:
         )
         db.executemany("DELETE FROM pending WHERE stream=? AND id=?", [(key, name) for name, _ in operation.ids])
     _update(db, record)
-    return Done(record, tuple(events))
+    done = Done(record, tuple(events))
+    if operation.once is not None:
+        _remember(db, key, operation.once, done)
+    return done
+
+
+def _remember(db: sqlite3.Connection, key: int, once: Once, done: Done) -> None:
+    db.execute("DELETE FROM answers WHERE stream=? AND at<?", (key, once.before))
+    db.execute(
+        "INSERT OR REPLACE INTO answers (stream, key, at, digest, body) VALUES (?,?,?,?,?)",
+        (key, once.key, once.at, once.digest, once.answer(done)),
+    )
 
 
 def uploaded(db: sqlite3.Connection, upload: str, key: int) -> int | None:
@@ -137,13 +156,17 @@ def _put_snapshot(db: sqlite3.Connection, operation: PutSnapshot) -> Done | Refu
         return Refusal.STALE
     snapshot = Snapshot(revision, record.chain, operation.status, operation.data)
     db.execute(
-        "INSERT OR REPLACE INTO snapshots (stream, revision, chain, status, digest, data) VALUES (?,?,?,?,?,?)",
-        (key, revision, record.chain, _json(operation.status), snapshot_digest(record, snapshot), operation.data),
+        "INSERT OR REPLACE INTO snapshots (stream, revision, at, chain, status, digest, data) VALUES (?,?,?,?,?,?,?)",
+        (
+            *(key, revision, operation.at, record.chain, _json(operation.status)),
+            *(snapshot_digest(record, snapshot), operation.data),
+        ),
     )
+    oldest = _thin_snapshots(db, key, operation.trim_before)
     db.execute(
         "DELETE FROM entries WHERE stream=?1 AND revision IN (SELECT revision FROM entries WHERE stream=?1"
         " AND revision<=?2 AND first_row+rows<=?3 AND at<?4 ORDER BY revision LIMIT ?5)",
-        (key, revision, operation.trim_rows, operation.trim_before, TRIM_ROWS),
+        (key, oldest, operation.trim_rows, operation.trim_before, TRIM_ROWS),
     )
     db.execute(
         "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE stream=? AND at<? ORDER BY id LIMIT ?)",
@@ -151,6 +174,17 @@ def _put_snapshot(db: sqlite3.Connection, operation: PutSnapshot) -> Done | Refu
     )
     forget_uploads(db, key, operation.trim_before)
     return Done(record)
+
+
+def _thin_snapshots(db: sqlite3.Connection, key: int, before: float) -> int:
+    """Drop snapshots that no roll-back needs; the oldest that is older than the retention, or 0: no entry may go."""
+    found = db.execute("SELECT revision, at FROM snapshots WHERE stream=? ORDER BY revision", (key,)).fetchall()
+    past = [revision for revision, at in found if at < before]
+    oldest = past[-1] if past else 0
+    kept = thinned([revision for revision, _ in found if revision >= oldest], SNAPSHOTS_KEPT)
+    dropped = [(key, revision) for revision, _ in found if revision not in kept]
+    db.executemany("DELETE FROM snapshots WHERE stream=? AND revision=?", dropped)
+    return oldest
 
 
 def _configure(db: sqlite3.Connection, operation: Configure) -> Done:
@@ -254,9 +288,9 @@ def columns_of(record: StreamRecord) -> tuple[Any, ...]:
 
 def _update(db: sqlite3.Connection, record: StreamRecord) -> None:
     db.execute(
-        "UPDATE streams SET config=?, metadata=?, stream_version=?, rows_seen=?, chain=?, state=?, last_drift=?,"
-        " created_at=?, updated_at=?, digest=? WHERE key=?",
-        (*columns_of(record), record.key),
+        "UPDATE streams SET model_version=?, config=?, metadata=?, stream_version=?, rows_seen=?, chain=?, state=?,"
+        " last_drift=?, created_at=?, updated_at=?, digest=? WHERE key=?",
+        (record.model_version, *columns_of(record), record.key),
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from service.store import (
     STORES,
+    Answer,
     Append,
     Configure,
     Create,
@@ -20,16 +21,19 @@ from service.store import (
     Done,
     InputWatch,
     MemoryStore,
+    Once,
     Operation,
     Pend,
     Pending,
     PutSnapshot,
     Refusal,
+    Remember,
     Store,
     StoredEvent,
     StreamRecord,
     UploadPart,
 )
+from service.store.base import SNAPSHOTS_KEPT
 
 Damage = Literal[
     "entry altered", "entry missing", "last entry missing", "snapshot altered", "record altered", "bundle", "pending",
@@ -59,8 +63,8 @@ def damage_memory(store: Store, damage: Damage, _data_dir: Path) -> Store:
     elif damage == "last entry missing":
         del kept.entries[4]
     elif damage == "snapshot altered":
-        assert kept.snapshot is not None
-        kept.snapshot = (kept.snapshot[0]._replace(data=b"altered"), kept.snapshot[1])
+        (stored,) = kept.snapshots
+        kept.snapshots = [stored._replace(snapshot=stored.snapshot._replace(data=b"altered"))]
     elif damage == "record altered":
         kept.record = kept.record._replace(stream_version=kept.record.stream_version - 1)
     elif damage == "pending":
@@ -169,7 +173,14 @@ def event(record: StreamRecord, kind: str = "drift") -> StoredEvent:
 def snapshot(record: StreamRecord, data: bytes = b"state", **trim: float) -> PutSnapshot:
     """A snapshot of a stream as it is."""
     status = {"window_rows": 2, "loss": 0.5, "score": 0.25, "state": "stable"}
-    return PutSnapshot(record, status, data, int(trim.get("trim_rows", 0)), trim.get("trim_before", 0.0))
+    return PutSnapshot(
+        record,
+        status,
+        data,
+        at=trim.get("at", record.updated_at),
+        trim_rows=int(trim.get("trim_rows", 0)),
+        trim_before=trim.get("trim_before", 0.0),
+    )
 
 
 def check_an_unknown_stream_is_none(case: Case) -> None:
@@ -486,16 +497,70 @@ def check_an_older_snapshot_is_refused(case: Case) -> None:
 
 
 def check_trimming_needs_a_snapshot_age_and_rows(case: Case) -> None:
-    """An entry is trimmed only when the snapshot covers it, enough rows came after it, and it is old enough."""
-    record = case.grown(6)
-    done(case.store, snapshot(record, trim_rows=8, trim_before=3.5))
-    assert [entry.revision for entry in case.store.entries(record, 0, 10)] == [4, 5, 6]
-    done(case.store, snapshot(record, trim_rows=8, trim_before=100.0))
-    assert [entry.revision for entry in case.store.entries(record, 0, 10)] == [5, 6]
+    """An entry is trimmed only when a snapshot as old covers it, enough rows came after it, and it is old enough."""
+    record = case.grown(3)
+    done(case.store, snapshot(record))
+    for _ in range(3):
+        record = done(case.store, append(record, ids=())).record
+    for trim, left in (
+        ({"trim_rows": 100, "trim_before": 2.5}, [1, 2, 3, 4, 5, 6]),  # no snapshot is as old
+        ({"trim_rows": 4, "trim_before": 3.5}, [3, 4, 5, 6]),  # too few rows came after
+        ({"trim_rows": 100, "trim_before": 3.5}, [4, 5, 6]),
+        ({"trim_rows": 10, "trim_before": 100.0}, [6]),
+    ):
+        done(case.store, snapshot(record, **trim))
+        assert [entry.revision for entry in case.store.entries(record, 0, 10)] == left
     record = done(case.store, append(record)).record
     loaded = case.store.load("s")
     assert loaded is not None
     assert [entry.revision for entry in loaded.entries] == [7]
+
+
+def check_older_snapshots_stay_for_as_long_as_roll_backs_reach(case: Case) -> None:
+    """The newest that is older than the retention, the latest, and a few between, finer where they are young."""
+    record = case.create()
+    for number in range(1, 11):
+        record = done(case.store, append(record, ids=())).record
+        done(case.store, snapshot(record, f"state {number}".encode(), trim_before=2.5))
+    kept = [found.revision for r in range(1, 11) if (found := case.store.snapshot(record, r)) is not None]
+    assert len(set(kept)) == SNAPSHOTS_KEPT
+    assert kept[0] == 2
+    assert kept[-2:] == [9, 10]
+    assert case.store.snapshot(record, 1) is None
+    newest = case.store.snapshot(record, 99)
+    assert newest is not None
+    assert newest.data == b"state 10"
+
+
+def check_an_answer_is_kept_with_its_commit(case: Case) -> None:
+    """It says what was committed, is found until it is too old, and another replaces it then."""
+
+    def once(at: float, before: float = 0.0, key: str = "k") -> Once:
+        return Once(key, b"digest", lambda answer: f"{answer.record.stream_version}".encode(), at, before)
+
+    record = done(case.store, append(case.create(), once=once(5.0))).record
+    assert case.store.answered(record, "k", 5.0) == Answer(b"digest", b"1")
+    assert case.store.answered(record, "k", 5.1) is None
+    assert case.store.answered(record, "other", 0.0) is None
+    assert case.store.write([append(record._replace(rows_seen=9), once=once(6.0))]) == [Refusal.STALE]
+    assert case.store.answered(record, "k", 5.0) == Answer(b"digest", b"1")
+    assert done(case.store, Remember(record, once(7.0, before=6.0, key="l"))).record == record
+    assert case.store.answered(record, "k", 0.0) is None
+    assert case.store.answered(record, "l", 0.0) == Answer(b"digest", b"1")
+    done(case.store, Delete(record))
+    assert case.store.write([Remember(record, once(8.0))]) == [Refusal.GONE]
+    assert case.store.answered(case.create(), "l", 0.0) is None
+
+
+def check_a_stream_takes_another_version_of_its_model(case: Case) -> None:
+    """With the entry that says so, and only with it."""
+    record = done(case.store, append(case.create())).record
+    moved = done(case.store, append(record, kind="activate", rows=0, ids=(), model_version=2)).record
+    assert (moved.model_version, moved.stream_version, moved.rows_seen) == (2, 2, 2)
+    loaded = case.store.load("s")
+    assert loaded is not None
+    assert loaded.record == moved
+    assert case.store.write([append(record)]) == [Refusal.STALE]
 
 
 def check_settings_change_without_a_revision(case: Case) -> None:
@@ -661,6 +726,9 @@ CHECKS: tuple[Callable[[Case], None], ...] = (
     check_a_snapshot_shortens_what_is_loaded,
     check_an_older_snapshot_is_refused,
     check_trimming_needs_a_snapshot_age_and_rows,
+    check_older_snapshots_stay_for_as_long_as_roll_backs_reach,
+    check_an_answer_is_kept_with_its_commit,
+    check_a_stream_takes_another_version_of_its_model,
     check_settings_change_without_a_revision,
     check_pages_follow_each_other,
     check_a_bundle_keeps_its_version,
