@@ -6,7 +6,7 @@ Nothing here knows HTTP, clocks, threads of others or where files lie.
 from models.adaptation import Observation, step
 from models.adaptation import init as init_state
 from models.answers import Decision, Outcome, Prediction, Status
-from models.bundle import Model, read_bundle, write_bundle
+from models.bundle import Model, model_fingerprint, read_bundle, write_bundle
 from models.calibration import LEVEL, expected_calibration_error, inside
 from models.continuing import Continued, bundle_checksum, continue_training
 from models.detectors import DETECTORS
@@ -20,6 +20,7 @@ from models.memory import Rows
 from models.metatrain import Progress as MetaProgress
 from models.metatrain import meta_train
 from models.plan import Plan
+from models.portable import read_stream, write_stream
 from models.prequential import Report, prequential, row_losses
 from models.process import use_threads
 from models.rivers import RIVER_MODELS, river_factory, river_installed
@@ -139,10 +140,12 @@ __all__ = [
     "join_tables",
     "label_slots",
     "meta_train",
+    "model_fingerprint",
     "network_scores",
     "prequential",
     "rank_in_stream",
     "read_bundle",
+    "read_stream",
     "read_stream_names",
     "read_table",
     "read_table_for",
@@ -160,4 +163,5 @@ __all__ = [
     "train_tasks",
     "use_threads",
     "write_bundle",
+    "write_stream",
 ]

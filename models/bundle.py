@@ -125,7 +125,7 @@ def _spec(header: dict[str, Any]) -> ModelSpec:
     )
 
 
-def fingerprint(model: Model) -> str:
+def model_fingerprint(model: Model) -> str:
     """What tells a model from another version of it: a digest of all that its answers depend on, in hexadecimal."""
     spec = {name: value for name, value in asdict(model.spec).items() if name != "provenance"}
     tensors = {name: tensor_digest(tensor.detach().cpu()) for name, tensor in model.meta.items()}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models import adaptation, combination
 from models.answers import GLANCE, Decision, Outcome, Prediction, Status, answers_of, outcomes_of, scores_of, statuses
-from models.bundle import Model, fingerprint
+from models.bundle import Model, model_fingerprint
 from models.features import Scales, encode_rows, lag_columns, standardise
 from models.memory import Rows, lags_now
 from models.plan import Plan
@@ -99,7 +99,8 @@ class Engine:
         self._device = torch.device(device)
         self._lock = threading.Lock()
         with torch.no_grad():
-            self._slab = Slab(adaptation.init(self._plan, self._meta, 1), fingerprint(model))
+            self.fingerprint = model_fingerprint(model)
+            self._slab = Slab(adaptation.init(self._plan, self._meta, 1), self.fingerprint)
             self._fresh = adaptation.initial_state(self._plan, self._meta)
         self._answering = [key for key in self._slab.initial if adaptation.asked(key)]
 

@@ -46,7 +46,7 @@ def configured(
         return Configure(record, config, metadata, at)
     lease = engines.lease(record.model, record.model_version, config)
     try:
-        slot = adapt_again(lease.engine, loaded, _retained(store, record, record.rows_seen - retained_rows))
+        slot = adapt_again(lease.engine, loaded, retained(store, record, record.rows_seen - retained_rows))
         put = PutSnapshot(record, summary(lease.engine.status(slot)), lease.engine.snapshot(slot), at)
         lease.engine.release(slot)
     finally:
@@ -54,7 +54,7 @@ def configured(
     return Configure(record, config, metadata, at, put)
 
 
-def _retained(store: Store, record: StreamRecord, from_row: int) -> list[Entry]:
+def retained(store: Store, record: StreamRecord, from_row: int) -> list[Entry]:
     """Log entries of the rows from ``from_row`` on, as far as they are kept."""
     retained: list[Entry] = []
     after = 0

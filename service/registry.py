@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Mapping
 
-from models import BundleError, Model, read_bundle, write_bundle
+from models import BundleError, Model, model_fingerprint, read_bundle, write_bundle
 from service.errors import ConfigurationError, NotFoundError
 from service.store import ModelRecord, Store
 from service.types import FeatureInfo, ModelInfo
@@ -51,6 +51,13 @@ class Registry:
                 model = read_bundle(self._store.bundle(name, version), f"model {name}, version {version}")
                 self._loaded[name, version] = model
             return model
+
+    def version_like(self, name: str, fingerprint: str) -> int | None:
+        """The newest version of a model with this fingerprint; ``None`` where there is none."""
+        for record in reversed(self._records.get(name, [])):
+            if model_fingerprint(self.model(name, record.version)) == fingerprint:
+                return record.version
+        return None
 
     def infos(self) -> list[ModelInfo]:
         """All models, by name."""

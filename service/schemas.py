@@ -98,6 +98,15 @@ class LabelsBody(_Body):
     labels: list[LabelBody] = Field(min_length=1, description="One entry a row.")
 
 
+class RollbackBody(_Body):
+    """Where to go back to: one of both."""
+
+    revision: int | None = Field(None, ge=0, description="A revision of the stream.")
+    before: str | float | None = Field(
+        None, description="The last revision committed before this time: RFC 3339, or seconds since 1970."
+    )
+
+
 class Limits(BaseModel):
     """Every limit in force; each is a setting of the same name, and its unit is the end of the name."""
 
@@ -197,6 +206,13 @@ class ManyItem(NamedTuple):
     stream: str
     model: str | None
     asked: "Predict | Feedback | InvalidError"
+
+
+class Rollback(NamedTuple):
+    """A roll-back request that was checked; ``before`` in seconds since 1970. One of both is None."""
+
+    revision: int | None
+    before: float | None
 
 
 class Labels(NamedTuple):
@@ -312,6 +328,23 @@ def parse_labels(body: Any, rows_max: int) -> Labels:
         if not isinstance(label["id"], str) or not is_id(label["id"]):
             raise InvalidError.at(("labels", index, "id"), ID_RULE)
     return Labels([label["id"] for label in labels], [label["target"] for label in labels])
+
+
+def parse_rollback(body: Any) -> Rollback:
+    """Check the body of a roll-back.
+
+    Raises:
+        InvalidError: Names the wrong field.
+    """
+    fields = _object(body, RollbackBody)
+    revision, before = fields.get("revision"), fields.get("before")
+    if (revision is None) == (before is None):
+        raise InvalidError.at((), 'send either {"revision": R} or {"before": TIME}')
+    if before is not None:
+        return Rollback(None, seconds(("before",), before))
+    if isinstance(revision, bool) or not isinstance(revision, int) or revision < 0:
+        raise InvalidError.at(("revision",), "expected a revision, a whole number from 0 on")
+    return Rollback(revision, None)
 
 
 def _object(body: Any, described: type[BaseModel]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from service.batcher import Batcher
 from service.config import Settings
 from service.configuring import configured, same_settings
 from service.errors import ConflictError, InvalidError, LearnedError, NotFoundError, UnavailableError
+from service.history import History
 from service.hot import DAY_SECONDS, Hot, HotStreams, Writer, summary
 from service.idempotency import HEADER, KEPT_SECONDS, Asked, Turns
 from service.late import LatePredictor
@@ -100,6 +101,16 @@ class Streams:
             tick_items_max=tick_items_max,
             tick_weight_max=settings.batch_rows_max,
             weight=lambda question: len(question.inputs),
+        )
+        self.history = History(
+            settings,
+            store,
+            self._hot,
+            self._registry,
+            self._engines,
+            self._commit,
+            threads=self._threads,
+            clock=clock,
         )
         self._late = LatePredictor(
             settings, store, self._hot, self._predictor, self._learner, threads=self._threads, clock=clock

@@ -97,6 +97,58 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Revision:
+    """What one commit did to a stream.
+
+    Attributes:
+        revision: ``stream_version`` that it made.
+        kind: ``feedback``, ``labels``, ``reset``, ``rollback``, ``import`` or ``activate``.
+        at: Commit time.
+        rows: Rows learned.
+        rows_seen: Rows that the stream had learned by then, over its whole life.
+        loss: Mean negative log-likelihood of the rows in nats, before learning them.
+        score: Their accuracy, or mean absolute error, before learning them.
+        initial_loss: The same of the frozen start.
+        initial_score: The same of the frozen start.
+        state: The stream's drift state afterwards; ``None`` after a reset.
+        restored: Revision that a ``rollback`` went back to.
+        model_version: Version of the model that an ``activate`` bound the stream to.
+    """
+
+    revision: int
+    kind: str
+    at: datetime
+    rows: int
+    rows_seen: int
+    loss: float | None = None
+    score: float | None = None
+    initial_loss: float | None = None
+    initial_score: float | None = None
+    state: StreamState | None = None
+    restored: int | None = None
+    model_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """Answer to a roll-back.
+
+    Attributes:
+        stream: Which.
+        model_version: Version of the model the stream is bound to.
+        stream_version: The new revision.
+        restored: The revision that it went back to.
+        state: The stream's drift state.
+    """
+
+    stream: str
+    model_version: int
+    stream_version: int
+    restored: int
+    state: StreamState
+
+
+@dataclass(frozen=True, slots=True)
 class StreamInfo:
     """Where a stream stands.
 

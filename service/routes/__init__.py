@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
-from service.routes import events, feedback, health, labels, limits, many, models, predict, streams, upload
+from service.routes import events, feedback, health, history, labels, limits, many, models, predict, streams, upload
 
 ROUTERS: tuple[APIRouter, ...] = (
     predict.router,
@@ -13,6 +13,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     models.router,
     streams.router,
     events.router,
+    history.router,
     many.router,
     upload.router,
     health.router,

@@ -12,6 +12,7 @@ from service.schemas import (
     ManyFeedbackBody,
     ManyPredictBody,
     PredictBody,
+    RollbackBody,
     StreamBody,
 )
 
@@ -22,6 +23,7 @@ BODIES: tuple[type[BaseModel], ...] = (
     LabelsBody,
     ManyPredictBody,
     ManyFeedbackBody,
+    RollbackBody,
 )
 """Request bodies, which routes read by hand and FastAPI therefore does not know."""
 

@@ -30,6 +30,7 @@ from service.store.base import (
     StreamRecord,
     UploadPart,
 )
+from service.store.chain import verify_chain
 from service.store.lock import sync_directory
 from service.store.memory import MemoryStore
 from service.store.moving import moved_streams
@@ -72,4 +73,5 @@ __all__ = [
     "UploadPart",
     "moved_streams",
     "sync_directory",
+    "verify_chain",
 ]

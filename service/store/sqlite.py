@@ -160,7 +160,8 @@ class SqliteStore:
                 " t.chain, t.state, t.last_drift, t.created_at, t.updated_at, t.digest, s.revision, s.chain, s.status"
                 " FROM streams t LEFT JOIN snapshots s ON s.stream=t.key"
                 " AND s.revision=(SELECT max(revision) FROM snapshots WHERE stream=t.key)"
-                " WHERE t.stream>=?1 AND t.stream<=?2 AND (?3 IS NULL OR t.stream=?3) AND (?4 IS NULL OR t.model=?4) ORDER BY t.stream LIMIT ?5",
+                " WHERE t.stream>=?1 AND t.stream<=?2 AND (?3 IS NULL OR t.stream=?3)"
+                " AND (?4 IS NULL OR t.model=?4) ORDER BY t.stream LIMIT ?5",
                 values,
             ).fetchall()
         found: list[tuple[StreamRecord, Snapshot | None]] = []

@@ -502,13 +502,13 @@ def check_trimming_needs_a_snapshot_age_and_rows(case: Case) -> None:
     done(case.store, snapshot(record))
     for _ in range(3):
         record = done(case.store, append(record, ids=())).record
-    for trim, left in (
-        ({"trim_rows": 100, "trim_before": 2.5}, [1, 2, 3, 4, 5, 6]),  # no snapshot is as old
-        ({"trim_rows": 4, "trim_before": 3.5}, [3, 4, 5, 6]),  # too few rows came after
-        ({"trim_rows": 100, "trim_before": 3.5}, [4, 5, 6]),
-        ({"trim_rows": 10, "trim_before": 100.0}, [6]),
+    for rows, before, left in (
+        (100, 2.5, [1, 2, 3, 4, 5, 6]),  # no snapshot is as old
+        (4, 3.5, [3, 4, 5, 6]),  # too few rows came after
+        (100, 3.5, [4, 5, 6]),
+        (10, 100.0, [6]),
     ):
-        done(case.store, snapshot(record, **trim))
+        done(case.store, snapshot(record, trim_rows=rows, trim_before=before))
         assert [entry.revision for entry in case.store.entries(record, 0, 10)] == left
     record = done(case.store, append(record)).record
     loaded = case.store.load("s")

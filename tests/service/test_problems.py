@@ -29,7 +29,8 @@ OPERATIONS = sorted(
     if isinstance(route, APIRoute)
     for method in route.methods or ()
 )
-WITH_BODY = [(m, p) for m, p in OPERATIONS if m == "PUT" or p.endswith(("/predict", "/feedback", "/labels"))]
+JSON_ENDS = ("/predict", "/feedback", "/labels", "/rollback", "{stream}")
+WITH_BODY = [(m, p) for m, p in OPERATIONS if m in {"PUT", "POST"} and p.endswith(JSON_ENDS)]
 BAD_FEEDBACK: dict[str, tuple[str, list[Any]]] = {
     "wrong width": ('{"inputs": [[1, 2], [1, 2, 3]], "targets": [1, 2]}', ["inputs", 1]),
     "unknown feature": ('{"inputs": [{"a": 1, "b": 2, "z": 3}], "targets": [1]}', ["inputs", 0, "z"]),
@@ -63,6 +64,8 @@ def good(path: str) -> dict[str, Any]:
     """A body that the route takes."""
     if path.endswith("/labels"):
         return {"labels": [{"id": "x", "target": 1.0}]}
+    if path.endswith("/rollback"):
+        return {"revision": 0}
     return GOOD if path.endswith("/feedback") else {"inputs": GOOD["inputs"]}
 
 
