@@ -122,6 +122,7 @@ class Limits(BaseModel):
     refusal_seconds: float
     tick_items_max: int
     hot_streams_max: int
+    event_followers_max: int
     snapshot_rows: int
     drain_seconds: float
     shutdown_grace_seconds: float

@@ -123,6 +123,7 @@ def _stopping(context: Context, server: _Server) -> Iterator[None]:
             server.should_exit = server.force_exit = True
             return
         context.draining = True
+        loop.call_soon_threadsafe(context.streams.bells.ring_all)
         delay_seconds = context.settings.drain_seconds if number == signal.SIGTERM else 0.0
         loop.call_soon_threadsafe(loop.call_later, delay_seconds, stop)
 

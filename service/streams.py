@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from models import InputError, Model
 from service.batcher import Batcher
+from service.bells import Bells
 from service.config import Settings
 from service.configuring import configured, same_settings
 from service.errors import ConflictError, InvalidError, LearnedError, NotFoundError, UnavailableError
@@ -80,6 +81,7 @@ class Streams:
         self._purging: asyncio.Task[None] | None = None
         self._threads = Threads()
         self._turns = Turns()
+        self.bells = Bells(settings.event_followers_max)
         queue_items_max, tick_items_max = settings.queue_items_max, settings.tick_items_max
         self._writer: Writer = Batcher(
             "the store", self._write, queue_items_max=queue_items_max, tick_items_max=tick_items_max
@@ -476,7 +478,11 @@ class Streams:
     async def _write(self, groups: Groups) -> Sequence[Answers | Exception]:
         """One transaction for all that is waiting."""
         operations = [operation for group in groups for operation in group]
-        answers = iter(await self._threads.write(lambda: self._store.write(operations)))
+        found = await self._threads.write(lambda: self._store.write(operations))
+        for answer in found:
+            if isinstance(answer, Done) and answer.events:
+                self.bells.ring(answer.record.stream)
+        answers = iter(found)
         return [[next(answers) for _ in group] for group in groups]
 
     async def _purge(self) -> None:

@@ -51,7 +51,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.links",),
     ("service.forwarding",),
     ("service.registry", "service.replay", "service.views"),
-    ("service.batcher",),
+    ("service.batcher", "service.bells"),
     ("service.hot",),
     ("service.idempotency",),
     ("service.predicting", "service.configuring"),

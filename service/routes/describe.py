@@ -56,6 +56,7 @@ def refuse_key(key: str) -> None:
         raise InvalidError.at(("header", HEADER), "not taken on uploads: name an upload with Upload-Id to repeat it")
 
 
-def page_of(item: type[Any]) -> dict[int | str, dict[str, Any]]:
-    """The operation's answer: a page of ``item``."""
-    return {200: {"model": Page[item]}}  # type: ignore[valid-type]  # a type that is computed
+def page_of(item: type[Any], others: dict[str, Any] | None = None) -> dict[int | str, dict[str, Any]]:
+    """The operation's answer: a page of ``item``; ``others`` are further media types of it."""
+    stated: dict[str, Any] = {"model": Page[item]}  # type: ignore[valid-type]  # a type that is computed
+    return {200: stated if others is None else {**stated, "content": others}}

@@ -1,0 +1,51 @@
+"""Who waits for a stream's next event is woken when one is committed."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from service.errors import SaturatedError
+
+
+class Bells:
+    """A bell for each stream that somebody listens to. Belongs to the event loop.
+
+    Args:
+        listeners_max: Most that listen at once.
+    """
+
+    def __init__(self, listeners_max: int) -> None:
+        self._max = listeners_max
+        self._count = 0
+        self._listening: dict[str, set[asyncio.Event]] = {}
+
+    @contextmanager
+    def listening(self, stream: str) -> Iterator[asyncio.Event]:
+        """An event that is set whenever the stream's bell rings; the listener clears it.
+
+        Raises:
+            SaturatedError: Too many listen already.
+        """
+        if self._count >= self._max:
+            raise SaturatedError(f"{self._count} clients follow events, no more fit: ask for them page by page.")
+        self._count += 1
+        bell = asyncio.Event()
+        self._listening.setdefault(stream, set()).add(bell)
+        try:
+            yield bell
+        finally:
+            self._count -= 1
+            own = self._listening[stream]
+            own.discard(bell)
+            if not own:
+                del self._listening[stream]
+
+    def ring(self, stream: str) -> None:
+        """Wake those who listen to a stream."""
+        for bell in self._listening.get(stream, ()):
+            bell.set()
+
+    def ring_all(self) -> None:
+        """Wake everybody: the service is stopping."""
+        for stream in self._listening:
+            self.ring(stream)
