@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     )
 
     body_bytes_max: Count = Field(default=8 * 1024**2, description="largest request body, bytes")
+    bundle_bytes_max: Count = Field(default=64 * 1024**2, description="largest model bundle that is uploaded, bytes")
     batch_rows_max: Count = Field(default=10_000, description="most rows of one batch")
     metadata_bytes_max: Count = Field(default=4_096, description="largest metadata of a stream, bytes of JSON")
     page_items_max: Count = Field(default=1_000, description="most items of one page of a list")

@@ -1,7 +1,8 @@
 """All streams, whichever worker has them: what concerns several of them at once asks each worker for its own."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -9,7 +10,7 @@ import orjson
 
 from models import InputError
 from service import errors
-from service.errors import FieldError, ServiceError, UnavailableError
+from service.errors import ConflictError, FieldError, ServiceError, UnavailableError
 from service.idempotency import Asked
 from service.links import Crew, Frame, Kind, Link, LostError
 from service.store import UploadPart
@@ -76,6 +77,22 @@ class Door(Protocol):
         self, prefix: str = "", model: str | None = None, limit: int = 100, cursor: str | None = None
     ) -> tuple[list[StreamInfo], str | None]:
         """One page of streams by id, and the cursor of the next."""
+        ...
+
+
+class Shelf(Protocol):
+    """What is done with models, on all workers."""
+
+    async def put(self, name: str, bundle: bytes) -> int:
+        """Add a version of a model, not active; its number."""
+        ...
+
+    async def activate(self, name: str, version: int) -> None:
+        """Make a version the active one."""
+        ...
+
+    async def delete(self, name: str) -> None:
+        """Remove a model."""
         ...
 
 
@@ -162,6 +179,30 @@ class Fleet:
         else:
             await self._call(owner, "put_uploaded", upload, rows)
 
+    async def put(self, name: str, bundle: bytes) -> int:
+        """A model's version on all workers, under the number that this one gives it."""
+        version = await self._streams.catalogue.put(name, bundle)
+        text = b64encode(bundle).decode()
+        await asyncio.gather(*(self._call(other, "put_model", name, text, version) for other in self._others))
+        return version
+
+    async def activate(self, name: str, version: int) -> None:
+        """On all workers."""
+        await self._streams.catalogue.activate(name, version)
+        await asyncio.gather(*(self._call(other, "activate", name, version) for other in self._others))
+
+    async def delete(self, name: str) -> None:
+        """On all workers, unless one of them has a stream of the model."""
+        used, _ = await self.list(model=name, limit=1)
+        if used:
+            raise ConflictError(f"Streams are bound to model {name}: delete them first.")
+        await self._streams.catalogue.delete(name)
+        await asyncio.gather(*(self._call(other, "delete_model", name) for other in self._others))
+
+    @property
+    def _others(self) -> Iterator[int]:
+        return (worker for worker in range(len(self._peers)) if worker != self._own)
+
     async def list(
         self, prefix: str = "", model: str | None = None, limit: int = 100, cursor: str | None = None
     ) -> tuple[list[StreamInfo], str | None]:
@@ -241,6 +282,13 @@ class Fleet:
             asked, *plain, model = arguments
             body, replayed = await streams.feedback_once(Asked(*asked), *plain, model=model)
             return body.decode(), replayed
+        if name == "put_model":
+            model, text, version = arguments
+            return await streams.catalogue.put(model, b64decode(text), version)
+        if name == "activate":
+            return await streams.catalogue.activate(*arguments)
+        if name == "delete_model":
+            return await streams.catalogue.delete(*arguments)
         if name == "uploaded":
             return await streams.uploaded(*arguments)
         if name == "put_uploaded":

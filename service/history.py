@@ -90,7 +90,7 @@ class History:
                 now, rows = self._clock(), self._retained_rows
                 return to, rolled_back(self._store, self._engines, record, to, retained_rows=rows, now=now)
 
-            restored, operation = await self._threads.load(compute)
+            restored, operation = await self._threads.restore(compute)
             await self._done(stream, operation)
         return restored
 
@@ -110,23 +110,23 @@ class History:
             ConflictError: The stream is bound to another model, or the file's model is not served in its version.
             InvalidError, InputError: The bytes are no file of a stream, damaged, or state what no stream has.
         """
-        given = await self._threads.load(lambda: _read(data, self._registry))
+        given = await self._threads.restore(lambda: _read(data, self._registry))
         async with self._streams.hold(stream, save=False):
             found = await self._threads.load(lambda: self._store.get(stream))
             now = self._clock()
             if found is None:
                 blank = StreamRecord(0, stream, given.model, given.version, {}, {}, 0, 0, b"", "new", None, now, now)
-                await self._threads.load(lambda: given.put(self._engines, blank, now))  # before anything is made
+                await self._threads.restore(lambda: given.put(self._engines, blank, now))  # before anything is made
                 create = Create(stream, given.model, given.version, given.config, given.metadata, now)
                 record = await self._done(stream, create)
-                await self._done(stream, await self._threads.load(lambda: given.put(self._engines, record, now)))
+                await self._done(stream, await self._threads.restore(lambda: given.put(self._engines, record, now)))
                 return True
             before = found[0]
             if before.model != given.model:
                 raise ConflictError(f"Stream {stream} is bound to model {before.model}, the file's is {given.model}.")
             at = max(now, before.updated_at)
             record = before._replace(config=given.config, metadata=given.metadata, updated_at=at)
-            put = await self._threads.load(lambda: given.put(self._engines, record, now))
+            put = await self._threads.restore(lambda: given.put(self._engines, record, now))
             await self._done(stream, Configure(before, given.config, given.metadata, at), put)
             return False
 

@@ -171,11 +171,10 @@ class Learner:
         return self._store.learned(wanted) if any(ids for _, ids in wanted) else [set() for _ in works]
 
     def _pending(self, work: Work, now: float) -> dict[str, Held]:
-        """Predictions of the stream's present model version that wait for the request's labels."""
+        """Predictions that wait for the request's labels."""
         record = work.hot.record
         found = self._store.pending(record, work.ids, now - self._pending_seconds) if work.ids else {}
-        held = {name: decode_held(row.payload) for name, row in found.items()}
-        return {name: row for name, row in held.items() if row.model_version == record.model_version}
+        return {name: decode_held(row.payload) for name, row in found.items()}
 
     def _step(
         self, engine: Engine, group: Sequence[tuple[int, Prepared]], now: float

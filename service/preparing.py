@@ -107,7 +107,8 @@ def prepare(work: Work, given: Rows | Labels, learned: set[str], pending: Mappin
     kept = _new(given.ids or [None] * len(given.targets), learned)
     targets = engine.encode_targets(given.targets, work.hot.slot, kept)
     rows = given.take(kept)
-    found = _kept_before(rows, pending)
+    version = work.hot.record.model_version
+    found = {place: row for place, row in _kept_before(rows, pending).items() if row.model_version == version}
     asked = _asked(engine, work.hot.slot, inputs[kept], found) if any(row.asked for row in found.values()) else None
     watched = np.isin(np.arange(len(kept)), list(found)) if found else None
     return Prepared(work, rows, kept, None, inputs[kept], targets, asked, None, watched)
@@ -132,8 +133,11 @@ def _late(work: Work, given: Labels, learned: set[str], pending: Mapping[str, He
         times=None if times is None else [times[index] for index in kept],
     )
     unknown = None if given.strict else [str(name) for _, name in missing]
-    inputs, watched = engine.encode_inputs(rows.inputs), np.ones(len(kept), dtype=np.bool_)
-    return Prepared(work, rows, kept, unknown, inputs, targets, asked_of(held), held, watched)
+    inputs, version = engine.encode_inputs(rows.inputs), work.hot.record.model_version
+    known = {place: row for place, row in enumerate(held) if row.model_version == version}
+    asked = asked_of(held) if len(known) == len(held) else _asked(engine, work.hot.slot, inputs, known)
+    watched = np.isin(np.arange(len(kept)), list(known))
+    return Prepared(work, rows, kept, unknown, inputs, targets, asked, held, watched)
 
 
 def _new(ids: Sequence[str | None], learned: set[str]) -> list[int]:
@@ -161,5 +165,6 @@ def _kept_before(rows: Rows, pending: Mapping[str, Held]) -> dict[int, Held]:
 def _asked(engine: Engine, slot: int, inputs: FloatArray, found: Mapping[int, Held]) -> FloatArray:
     """What the rows' labels bring along: of those kept before, what was told then."""
     asked = engine.predict([(slot, inputs)])[0].asked  # as of now
-    asked[list(found)] = asked_of(list(found.values()))
+    if found:
+        asked[list(found)] = asked_of(list(found.values()))
     return asked

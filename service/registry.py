@@ -4,7 +4,7 @@ import threading
 from collections.abc import Mapping
 
 from models import BundleError, Model, model_fingerprint, read_bundle, write_bundle
-from service.errors import ConfigurationError, NotFoundError
+from service.errors import ConfigurationError, ConflictError, NotFoundError
 from service.store import ModelRecord, Store
 from service.types import FeatureInfo, ModelInfo
 
@@ -28,10 +28,14 @@ class Registry:
         self._lock = threading.Lock()
         self._loaded: dict[tuple[str, int], Model] = {}
         for name, model in models.items():
-            record = store.put_model(name, write_bundle(model), activate=activate)
+            record = store.put_model(name, write_bundle(model), activate=activate or None)
             self._loaded[record.name, record.version] = model
+        self._read()
+
+    def _read(self) -> None:
+        """What the store has; what was told before is replaced as a whole."""
         self._records: dict[str, list[ModelRecord]] = {}
-        for record in store.models():
+        for record in self._store.models():
             self._records.setdefault(record.name, []).append(record)
         self._infos = {name: self._describe(name) for name in self._records}
 
@@ -40,8 +44,46 @@ class Registry:
 
         Raises:
             NotFoundError: There is no such model.
+            ConflictError: No version of it is active.
         """
-        return self.info(name).active_version
+        version = self.info(name).active_version
+        if version is None:
+            raise ConflictError(f"No version of model {name} is active: activate one first.")
+        return version
+
+    def actives(self) -> list[tuple[str, int]]:
+        """Models with an active version, by name."""
+        found = [(info.name, info.active_version) for info in self.infos()]
+        return [(name, version) for name, version in found if version is not None]
+
+    def put(self, name: str, bundle: bytes, model: Model, version: int | None = None) -> int:
+        """Add a bundle and the model that it holds, not active; its version.
+
+        Raises:
+            ConflictError: The name has another version of this number.
+        """
+        record = self._store.put_model(name, bundle, activate=False, version=version)
+        if version not in {None, record.version}:
+            raise ConflictError(f"Workers number the versions of model {name} differently: restart the service.")
+        with self._lock:
+            self._loaded[name, record.version] = model
+        self._read()
+        return record.version
+
+    def activate(self, name: str, version: int) -> bool:
+        """Make a version the active one; whether it is there."""
+        done = self._store.activate_model(name, version)
+        self._read()
+        return done
+
+    def delete(self, name: str) -> bool:
+        """Remove a model, unless streams are bound to it; whether that was done."""
+        done = self._store.delete_model(name)
+        if done:
+            with self._lock:
+                self._loaded = {key: model for key, model in self._loaded.items() if key[0] != name}
+        self._read()
+        return done
 
     def model(self, name: str, version: int) -> Model:
         """One version of a model, whether or not it is active."""
@@ -76,9 +118,9 @@ class Registry:
 
     def _describe(self, name: str) -> ModelInfo:
         records = self._records[name]
-        active = next(record.version for record in records if record.active)
+        active = next((record.version for record in records if record.active), None)
         try:
-            spec = self.model(name, active).spec
+            spec = self.model(name, records[-1].version if active is None else active).spec
         except BundleError as error:
             raise ConfigurationError(f"{error}: register it again with --model {name}=FILE") from error
         return ModelInfo(

@@ -12,7 +12,7 @@ from service.errors import ConflictError, InvalidError
 from service.payload import encode_state
 from service.registry import Registry
 from service.replay import Engines, adapt_again
-from service.store import Append, Entry, Loaded, Store, StoredEvent, StreamRecord, verify_chain
+from service.store import Append, Entry, EntryKind, Loaded, Store, StoredEvent, StreamRecord, verify_chain
 
 
 def entries_of(store: Store, record: StreamRecord, after: int = 0) -> Iterator[Entry]:
@@ -59,7 +59,7 @@ def rolled_back(
         lease.engine.release(slot)
     finally:
         engines.give_back(lease)
-    return _put(record, "rollback", {"restored": revision}, state, now, name)
+    return put_state(record, "rollback", {"restored": revision}, state, now=now, state=name)
 
 
 def _state_at(store: Store, engine: Engine, record: StreamRecord, revision: int, retained_rows: int) -> int:
@@ -138,25 +138,45 @@ class Imported:
             raise InvalidError.at(("body",), str(error)) from error
         finally:
             engines.give_back(lease)
-        entry = _put(record, "import", {"imported": self._stated}, self._state, now, self._name)
-        return Append(
-            entry.record, entry.kind, entry.at, self._rows, entry.payload, self._name, model_version=self.version
+        return put_state(
+            record,
+            "import",
+            {"imported": self._stated},
+            self._state,
+            now=now,
+            state=self._name,
+            rows=self._rows,
+            model_version=self.version,
         )
 
 
-def _put(
+def put_state(
     record: StreamRecord,
-    kind: Any,
+    kind: EntryKind,
     stated: Mapping[str, Any],
-    state: bytes,
+    data: bytes,
+    *,
     now: float,
-    name: str,
+    state: str,
+    rows: int = 0,
     model_version: int | None = None,
 ) -> Append:
+    """The operation that puts a state in place.
+
+    Args:
+        record: The stream.
+        kind: One of ``STATE_KINDS``.
+        stated: What its entry says of it.
+        data: The engine's snapshot.
+        now: Epoch seconds.
+        state: Drift state of that state.
+        rows: Rows that it has learned and the stream had not.
+        model_version: Version of the model that it is of, where that is another.
+    """
     at = max(now, record.updated_at)
     events = [] if kind == "import" else [StoredEvent(0, record.stream_version + 1, at, kind)]
-    payload = encode_state({**stated, "outcome": {"state": name}}, state)
-    return Append(record, kind, at, 0, payload, name, events=events, model_version=model_version)
+    payload = encode_state({**stated, "outcome": {"state": state}}, data)
+    return Append(record, kind, at, rows, payload, state, events=events, model_version=model_version)
 
 
 def _gone(loc: tuple[str, ...], first: int) -> InvalidError:

@@ -107,10 +107,17 @@ class RollbackBody(_Body):
     )
 
 
+class ActivateBody(_Body):
+    """Which version of a model is to be the active one."""
+
+    version: int = Field(ge=1, description="One of the model's versions.")
+
+
 class Limits(BaseModel):
     """Every limit in force; each is a setting of the same name, and its unit is the end of the name."""
 
     body_bytes_max: int
+    bundle_bytes_max: int
     batch_rows_max: int
     metadata_bytes_max: int
     page_items_max: int
@@ -346,6 +353,18 @@ def parse_rollback(body: Any) -> Rollback:
     if isinstance(revision, bool) or not isinstance(revision, int) or revision < 0:
         raise InvalidError.at(("revision",), "expected a revision, a whole number from 0 on")
     return Rollback(revision, None)
+
+
+def parse_activate(body: Any) -> int:
+    """The version that the body of an activation names.
+
+    Raises:
+        InvalidError: Names the wrong field.
+    """
+    version = _object(body, ActivateBody).get("version")
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise InvalidError.at(("version",), "expected the number of one of the model's versions")
+    return version
 
 
 def _object(body: Any, described: type[BaseModel]) -> dict[str, Any]:

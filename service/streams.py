@@ -6,8 +6,10 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 
 from models import InputError, Model
+from service.activation import Activation
 from service.batcher import Batcher
 from service.bells import Bells
+from service.catalogue import Catalogue
 from service.config import Settings
 from service.configuring import configured, same_settings
 from service.errors import ConflictError, InvalidError, LearnedError, NotFoundError, UnavailableError
@@ -20,7 +22,7 @@ from service.payload import Labels, Rows
 from service.predicting import Answer, Predictor, Question
 from service.preparing import Work
 from service.registry import Registry
-from service.replay import Engines, Lease
+from service.replay import Engines
 from service.store import Answer as StoredAnswer
 from service.store import (
     Create,
@@ -76,7 +78,6 @@ class Streams:
         self._clock = clock
         self._registry = Registry(store, models, activate=activate)
         self._engines = Engines(self._registry, settings.device)
-        self._frozen: dict[str, Lease] = {}
         self._ready = False
         self._purging: asyncio.Task[None] | None = None
         self._threads = Threads()
@@ -104,16 +105,10 @@ class Streams:
             tick_weight_max=settings.batch_rows_max,
             weight=lambda question: len(question.inputs),
         )
-        self.history = History(
-            settings,
-            store,
-            self._hot,
-            self._registry,
-            self._engines,
-            self._commit,
-            threads=self._threads,
-            clock=clock,
-        )
+        past = (settings, store, self._hot, self._registry, self._engines, self._commit)
+        self.history = History(*past, threads=self._threads, clock=clock)
+        self._activation = Activation(*past, threads=self._threads, clock=clock)
+        self.catalogue = Catalogue(self._registry, self._engines, self._activation, self._threads)
         self._late = LatePredictor(
             settings, store, self._hot, self._predictor, self._learner, threads=self._threads, clock=clock
         )
@@ -124,6 +119,7 @@ class Streams:
         self._hot.start()
         self._learner.start()
         self._predictor.start()
+        self._activation.start()
         self._purging = asyncio.get_running_loop().create_task(self._purge())
         self._ready = True
 
@@ -138,6 +134,7 @@ class Streams:
         if self._purging is not None:
             self._purging.cancel()
             await asyncio.wait([self._purging])
+        await self._activation.close()
         await self._learner.close()
         await self._predictor.close()
         await self._hot.close()
@@ -276,10 +273,7 @@ class Streams:
     async def predict_initial(self, model: str, inputs: Sequence[Row], interval: float | None = None) -> Predicted:
         """What the frozen start of a model's active version answers. Raises NotFoundError and as ``predict``."""
         self._check_ready()
-        version = self._registry.active(model)
-        if model not in self._frozen:
-            self._frozen[model] = await self._threads.load(lambda: self._engines.lease(model, version, {}))
-        engine = self._frozen[model].engine
+        version, engine = await self.catalogue.frozen(model)
         answer = await self._predictor.put(Question(None, engine, (model, version), inputs, interval))
         if isinstance(answer, Refusal):
             raise TypeError("the frozen start is never out of date")

@@ -9,12 +9,13 @@ T = TypeVar("T")
 
 
 class Threads:
-    """Four single threads: predicting (large requests), learning, loading (and reading), writing."""
+    """Five single threads: predicting (large requests), learning, loading (and reading), restoring, writing."""
 
     def __init__(self) -> None:
         self._predicting = ThreadPoolExecutor(1, "predicting")
         self._learning = ThreadPoolExecutor(1, "learning")
         self._loading = ThreadPoolExecutor(1, "loading")
+        self._restoring = ThreadPoolExecutor(1, "restoring")
         self._writing = ThreadPoolExecutor(1, "writing")
 
     async def predict(self, work: Callable[[], T]) -> T:
@@ -29,11 +30,15 @@ class Threads:
         """Run in the loading thread: reads from the store, and replays."""
         return await asyncio.get_running_loop().run_in_executor(self._loading, work)
 
+    async def restore(self, work: Callable[[], T]) -> T:
+        """Run in the restoring thread: states of streams' pasts, and under other versions, which take their time."""
+        return await asyncio.get_running_loop().run_in_executor(self._restoring, work)
+
     async def write(self, work: Callable[[], T]) -> T:
         """Run in the writing thread: commits."""
         return await asyncio.get_running_loop().run_in_executor(self._writing, work)
 
     def close(self) -> None:
         """End the threads, once what they do is done."""
-        for executor in (self._predicting, self._learning, self._loading, self._writing):
+        for executor in (self._predicting, self._learning, self._loading, self._restoring, self._writing):
             executor.shutdown()

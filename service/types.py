@@ -26,12 +26,12 @@ class FeatureInfo:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A registered model; everything but the versions describes the active version.
+    """A registered model; everything but the versions describes the active version, or the newest where none is.
 
     Attributes:
         name: Name given at registration.
         versions: Numbers of all versions kept, ascending.
-        active_version: The version that new streams are bound to.
+        active_version: The version that streams are bound to; ``None`` before one was activated.
         task: ``regression`` or ``classification``.
         features: Inputs in the order of a row.
         classes: Class labels in the order of ``probabilities``; ``None`` for regression; empty where they are open.
@@ -47,7 +47,7 @@ class ModelInfo:
 
     name: str
     versions: list[int]
-    active_version: int
+    active_version: int | None
     task: str
     features: list[FeatureInfo]
     classes: list[Any] | None
@@ -59,6 +59,14 @@ class ModelInfo:
     ways: int | None = None
     stream_column: str | None = None
     time_column: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """Answer to an uploaded bundle: which version of the model it is."""
+
+    name: str
+    version: int
 
 
 @dataclass(frozen=True, slots=True)

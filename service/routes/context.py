@@ -7,7 +7,7 @@ from fastapi import Depends, Header, Path, Query, Request
 
 from service.config import Settings
 from service.errors import InvalidError, MalformedError
-from service.fleet import Door, Fleet
+from service.fleet import Door, Fleet, Shelf
 from service.schemas import ID_PATTERN, ID_RULE, is_id
 from service.streams import Streams
 from service.uploading import Uploads
@@ -38,6 +38,11 @@ class Context:
     def all_streams(self) -> Door:
         """What is asked of several streams at once, whichever worker has them."""
         return self.fleet or self.streams
+
+    @property
+    def shelf(self) -> Shelf:
+        """What is done with models, on all workers."""
+        return self.fleet or self.streams.catalogue
 
     @property
     def ready(self) -> bool:

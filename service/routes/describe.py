@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from service.errors import InvalidError
 from service.idempotency import HEADER, KEY_CHARS_MAX
 from service.schemas import (
+    ActivateBody,
     FeedbackBody,
     LabelsBody,
     ManyFeedbackBody,
@@ -24,9 +25,13 @@ BODIES: tuple[type[BaseModel], ...] = (
     ManyPredictBody,
     ManyFeedbackBody,
     RollbackBody,
+    ActivateBody,
 )
 """Request bodies, which routes read by hand and FastAPI therefore does not know."""
 
+FILE = "application/octet-stream"
+BINARY = {"content": {FILE: {"schema": {"type": "string", "format": "binary"}}}}
+"""A safetensors file, as a body."""
 KEY = HEADER.lower().encode()
 IDEMPOTENCY_KEY = {
     "name": HEADER,

@@ -8,13 +8,11 @@ from starlette.responses import Response
 from service.json_body import read_body, read_json, require_type
 from service.routes.answers import answer, page
 from service.routes.context import Limit, Serving, StreamId
-from service.routes.describe import body_of, page_of
+from service.routes.describe import BINARY, FILE, body_of, page_of
 from service.schemas import RollbackBody, parse_rollback
 from service.types import Restored, Revision, StreamInfo
 
 router = APIRouter(prefix="/v1/streams/{stream}", tags=["streams"])
-FILE = "application/octet-stream"
-_BINARY = {"content": {FILE: {"schema": {"type": "string", "format": "binary"}}}}
 
 
 @router.get("/revisions", summary="List what was committed when", responses=page_of(Revision))
@@ -46,7 +44,7 @@ async def roll_back(service: Serving, stream: StreamId, request: Request) -> Res
     "/snapshot",
     summary="Export a stream",
     response_class=Response,
-    responses={200: {"description": "One safetensors file", **_BINARY}},
+    responses={200: {"description": "One safetensors file", **BINARY}},
 )
 async def export(service: Serving, stream: StreamId) -> Response:
     """All that its predictions depend on beside the model: its state as tensors, its config, metadata and counts."""
@@ -61,7 +59,7 @@ async def export(service: Serving, stream: StreamId) -> Response:
     summary="Import a stream",
     status_code=201,
     responses={200: {"model": StreamInfo, "description": "It was there already"}, 201: {"model": StreamInfo}},
-    openapi_extra={"requestBody": {"required": True, **_BINARY}},
+    openapi_extra={"requestBody": {"required": True, **BINARY}},
 )
 async def restore(service: Serving, stream: StreamId, request: Request) -> Response:
     """The state is the exported one, byte for byte, as a new revision.

@@ -459,12 +459,31 @@ class Store(Protocol):
         """All versions of all registered models, by name and version."""
         ...
 
-    def put_model(self, name: str, bundle: bytes, *, activate: bool) -> ModelRecord:
+    def put_model(
+        self, name: str, bundle: bytes, *, activate: bool | None = None, version: int | None = None
+    ) -> ModelRecord:
         """Register a bundle under a name.
 
-        Bytes that the name has already keep their version; new ones get the next. The first version of a name is
-        active at once, another one only with ``activate``.
+        Bytes that the name has already keep their version; new ones get the next, or the one that is stated.
+
+        Args:
+            name: Of the model.
+            bundle: The bytes.
+            activate: Whether it becomes the active version; ``None``: if there is none yet.
+            version: Its number, where another store has given it one.
         """
+        ...
+
+    def activate_model(self, name: str, version: int) -> bool:
+        """Make a version the active one; whether it is there."""
+        ...
+
+    def delete_model(self, name: str) -> bool:
+        """Remove all versions of a model, unless streams are bound to it; whether that was done."""
+        ...
+
+    def behind(self, model: str, version: int, after: str, limit: int) -> list[StreamRecord]:
+        """Streams of a model that are bound to another version of it, by id, after one."""
         ...
 
     def bundle(self, name: str, version: int) -> bytes:

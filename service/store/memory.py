@@ -86,7 +86,7 @@ class MemoryStore:
         self.data_dir = data_dir
         self._lock = threading.Lock()
         self._streams: dict[str, _Stream] = {}
-        self._models: dict[str, list[_Model]] = {}
+        self._models: dict[str, dict[int, _Model]] = {}
         self._active: dict[str, int] = {}
         self._last_key = 0
         self._last_event = 0
@@ -286,29 +286,53 @@ class MemoryStore:
         """All versions of all models."""
         with self._lock:
             return [
-                ModelRecord(name, number, version.digest, number == self._active[name])
+                ModelRecord(name, number, versions[number].digest, number == self._active.get(name))
                 for name, versions in sorted(self._models.items())
-                for number, version in enumerate(versions, start=1)
+                for number in sorted(versions)
             ]
 
-    def put_model(self, name: str, bundle: bytes, *, activate: bool) -> ModelRecord:
+    def put_model(
+        self, name: str, bundle: bytes, *, activate: bool | None = None, version: int | None = None
+    ) -> ModelRecord:
         """Register a bundle."""
         digest = bundle_digest(bundle)
         with self._lock:
-            versions = self._models.setdefault(name, [])
-            digests = [version.digest for version in versions]
-            if digest not in digests:
-                versions.append(_Model(digest, bundle))
-                digests.append(digest)
-            number = digests.index(digest) + 1
-            if activate or name not in self._active:
+            versions = self._models.setdefault(name, {})
+            number = next((number for number, kept in versions.items() if kept.digest == digest), None)
+            if number is None:
+                number = 1 + max(versions, default=0) if version is None else version
+                versions[number] = _Model(digest, bundle)
+            if activate or (activate is None and name not in self._active):
                 self._active[name] = number
-            return ModelRecord(name, number, digest, self._active[name] == number)
+            return ModelRecord(name, number, digest, self._active.get(name) == number)
+
+    def activate_model(self, name: str, version: int) -> bool:
+        """Make a version the active one."""
+        with self._lock:
+            if version not in self._models.get(name, {}):
+                return False
+            self._active[name] = version
+            return True
+
+    def delete_model(self, name: str) -> bool:
+        """Remove a model that no stream is bound to."""
+        with self._lock:
+            if any(kept.record.model == name for kept in self._streams.values()):
+                return False
+            self._models.pop(name, None)
+            self._active.pop(name, None)
+            return True
+
+    def behind(self, model: str, version: int, after: str, limit: int) -> list[StreamRecord]:
+        """Streams at another version."""
+        with self._lock:
+            found = (_verified(self._streams[name]) for name in sorted(self._streams) if name > after)
+            return [each for each in found if each.model == model and each.model_version != version][:limit]
 
     def bundle(self, name: str, version: int) -> bytes:
         """A registered bundle."""
         with self._lock:
-            kept = self._models[name][version - 1]
+            kept = self._models[name][version]
         if bundle_digest(kept.bundle) != kept.digest:
             raise DamagedError(None, None, f"the bundle of model {name}, version {version}, was altered")
         return kept.bundle

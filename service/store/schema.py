@@ -135,6 +135,7 @@ CREATE TABLE answers (
   PRIMARY KEY (stream, key)
 ) STRICT;
 CREATE INDEX answers_at ON answers (stream, at);
+CREATE INDEX streams_version ON streams (model, model_version, stream);
 """
 UPGRADES = {1: WATCHES, 2: UPLOADS, 3: HISTORY}
 """What makes the next format of each one; a new file begins with ``TABLES``, format 1."""

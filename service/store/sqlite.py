@@ -31,10 +31,12 @@ from service.store.lock import DirectoryLock, sync_directory
 from service.store.schema import FILE_NAME, READER_PRAGMAS, connect, open_writer, translate
 from service.store.statements import (
     MANY,
+    activate_model,
     apply,
     bury,
     clear,
     forget_uploads,
+    put_model,
     put_uploaded,
     to_record,
     to_snapshot,
@@ -44,6 +46,10 @@ from service.store.statements import (
 _SNAPSHOT = (
     "SELECT revision, chain, status, data, digest FROM snapshots WHERE stream=? AND revision<=?"
     " ORDER BY revision DESC LIMIT 1"
+)
+_RECORD = (
+    "SELECT key, stream, model, model_version, config, metadata, stream_version, rows_seen, chain, state, last_drift,"
+    " created_at, updated_at, digest FROM streams WHERE key=?"
 )
 READERS = 4
 """Read connections, so that a long page of one reader does not hold up the others."""
@@ -238,22 +244,37 @@ class SqliteStore:
             rows = db.execute("SELECT name, version, digest, active FROM models ORDER BY name, version").fetchall()
         return [ModelRecord(name, version, digest, bool(active)) for name, version, digest, active in rows]
 
-    def put_model(self, name: str, bundle: bytes, *, activate: bool) -> ModelRecord:
+    def put_model(
+        self, name: str, bundle: bytes, *, activate: bool | None = None, version: int | None = None
+    ) -> ModelRecord:
         """Register a bundle."""
-        digest = bundle_digest(bundle)
         with self._transaction() as db:
-            known = db.execute("SELECT version, digest, active FROM models WHERE name=?", (name,)).fetchall()
-            version = next((number for number, kept, _ in known if kept == digest), None)
-            if version is None:
-                version = 1 + max((number for number, _, _ in known), default=0)
-                db.execute(
-                    "INSERT INTO models (name, version, digest, active, bundle) VALUES (?,?,?,0,?)",
-                    (name, version, digest, bundle),
-                )
-            if activate or not known:
-                db.execute("UPDATE models SET active=(version=?) WHERE name=?", (version, name))
-            row = db.execute("SELECT active FROM models WHERE name=? AND version=?", (name, version)).fetchone()
-            return ModelRecord(name, version, digest, bool(row[0]))
+            return put_model(db, name, bundle, activate=activate, version=version)
+
+    def activate_model(self, name: str, version: int) -> bool:
+        """Make a version the active one."""
+        with self._transaction() as db:
+            return activate_model(db, name, version)
+
+    def delete_model(self, name: str) -> bool:
+        """Remove a model that no stream is bound to."""
+        with self._transaction() as db:
+            if db.execute("SELECT 1 FROM streams WHERE model=? LIMIT 1", (name,)).fetchone() is not None:
+                return False
+            db.execute("DELETE FROM models WHERE name=?", (name,))
+            return True
+
+    def behind(self, model: str, version: int, after: str, limit: int) -> list[StreamRecord]:
+        """Streams at another version."""
+        with self._reading() as db:
+            keys = db.execute(
+                "SELECT key, stream FROM streams WHERE model=?1 AND model_version<?2 AND stream>?3"
+                " UNION ALL SELECT key, stream FROM streams WHERE model=?1 AND model_version>?2 AND stream>?3"
+                " ORDER BY stream LIMIT ?4",
+                (model, version, after, limit),
+            ).fetchall()
+            rows = [db.execute(_RECORD, (key,)).fetchone() for key, _ in keys]
+        return [to_record(row) for row in rows]
 
     def bundle(self, name: str, version: int) -> bytes:
         """A registered bundle."""

@@ -16,6 +16,7 @@ from service.store.base import (
     Delete,
     Done,
     InputWatch,
+    ModelRecord,
     Once,
     Operation,
     Pend,
@@ -27,6 +28,7 @@ from service.store.base import (
     StreamRecord,
 )
 from service.store.chain import (
+    bundle_digest,
     drift_fields,
     new_record,
     next_entry,
@@ -227,6 +229,33 @@ def _pend(db: sqlite3.Connection, operation: Pend) -> Done | Refusal:
         record = record._replace(state=operation.state)
         _update(db, record)
     return Done(record, tuple(events))
+
+
+def put_model(
+    db: sqlite3.Connection, name: str, bundle: bytes, *, activate: bool | None, version: int | None
+) -> ModelRecord:
+    """Register a bundle, or find the version that its bytes have already."""
+    digest = bundle_digest(bundle)
+    known = db.execute("SELECT version, digest, active FROM models WHERE name=?", (name,)).fetchall()
+    found = next((number for number, kept, _ in known if kept == digest), None)
+    if found is None:
+        found = 1 + max((number for number, _, _ in known), default=0) if version is None else version
+        db.execute(
+            "INSERT INTO models (name, version, digest, active, bundle) VALUES (?,?,?,0,?)",
+            (name, found, digest, bundle),
+        )
+    if activate or (activate is None and not any(active for _, _, active in known)):
+        activate_model(db, name, found)
+    row = db.execute("SELECT active FROM models WHERE name=? AND version=?", (name, found)).fetchone()
+    return ModelRecord(name, found, digest, bool(row[0]))
+
+
+def activate_model(db: sqlite3.Connection, name: str, version: int) -> bool:
+    """Make a version the active one, if it is there."""
+    if db.execute("SELECT 1 FROM models WHERE name=? AND version=?", (name, version)).fetchone() is None:
+        return False
+    db.execute("UPDATE models SET active=(version=?) WHERE name=?", (version, name))
+    return True
 
 
 def bury(db: sqlite3.Connection, key: int) -> None:

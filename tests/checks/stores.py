@@ -74,7 +74,7 @@ def damage_memory(store: Store, damage: Damage, _data_dir: Path) -> Store:
         assert kept.watch is not None
         kept.watch = (kept.watch[0]._replace(data=b"altered"), kept.watch[1])
     else:
-        store._models["m"][0].bundle = b"altered"
+        store._models["m"][1].bundle = b"altered"
     return store
 
 
@@ -596,7 +596,7 @@ def check_pages_follow_each_other(case: Case) -> None:
 
 def check_a_bundle_keeps_its_version(case: Case) -> None:
     """The same bytes keep their number, changed ones get the next, which is active only if asked for."""
-    first = case.store.put_model("m", b"one", activate=False)
+    first = case.store.put_model("m", b"one")
     again = case.store.put_model("m", b"one", activate=False)
     second = case.store.put_model("m", b"two", activate=False)
     assert (first.version, first.active) == (1, True)
@@ -604,8 +604,37 @@ def check_a_bundle_keeps_its_version(case: Case) -> None:
     assert (second.version, second.active) == (2, False)
     assert case.store.put_model("m", b"two", activate=True).active
     assert [(each.version, each.active) for each in case.store.models()] == [(1, False), (2, True)]
-    assert case.store.put_model("other", b"two", activate=False).version == 1
+    assert case.store.put_model("other", b"two", activate=False, version=4).version == 4
+    assert case.store.put_model("other", b"three", activate=False).version == 5
+    assert not any(each.active for each in case.store.models() if each.name == "other")
+    assert not case.store.activate_model("other", 6)
+    assert case.store.activate_model("other", 4)
+    assert case.store.put_model("other", b"two", activate=False) == case.store.models()[2]
     assert (case.store.bundle("m", 1), case.store.bundle("m", 2)) == (b"one", b"two")
+
+
+def check_streams_behind_a_version_are_found(case: Case) -> None:
+    """Those of the model that are at an older or a newer one, page by page."""
+    for name in ("a", "b", "c", "d"):
+        record = case.create(name, model="other" if name == "d" else "m")
+        if name == "b":
+            done(case.store, append(record, kind="activate", rows=0, ids=(), model_version=3))
+    assert [each.stream for each in case.store.behind("m", 2, "", 2)] == ["a", "b"]
+    assert [each.stream for each in case.store.behind("m", 2, "b", 2)] == ["c"]
+    assert [each.stream for each in case.store.behind("m", 1, "", 9)] == ["b"]
+    assert case.store.behind("none", 1, "", 9) == []
+
+
+def check_a_model_in_use_stays(case: Case) -> None:
+    """It is removed with all versions once no stream is bound to it."""
+    case.store.put_model("m", b"one")
+    case.store.put_model("m", b"two")
+    record = case.create()
+    assert not case.store.delete_model("m")
+    assert len(case.store.models()) == 2
+    done(case.store, Delete(record))
+    assert case.store.delete_model("m")
+    assert case.store.models() == []
 
 
 def check_everything_is_there_after_reopening(case: Case) -> None:
@@ -614,7 +643,7 @@ def check_everything_is_there_after_reopening(case: Case) -> None:
     done(case.store, snapshot(record))
     record = done(case.store, pend(record, "p", "q", state="warning")).record
     record = done(case.store, append(record, ids=("z", "q"), events=[event(record)])).record
-    model = case.store.put_model("m", b"bundle", activate=False)
+    model = case.store.put_model("m", b"bundle")
     before = (case.store.load("s"), case.store.events(record, 0, 10))
     case.reopen()
     assert (case.store.load("s"), case.store.events(record, 0, 10)) == before
@@ -732,6 +761,8 @@ CHECKS: tuple[Callable[[Case], None], ...] = (
     check_settings_change_without_a_revision,
     check_pages_follow_each_other,
     check_a_bundle_keeps_its_version,
+    check_streams_behind_a_version_are_found,
+    check_a_model_in_use_stays,
     check_everything_is_there_after_reopening,
     check_event_ids_survive_deletion_and_reopening,
     check_damage_is_reported_and_never_served,

@@ -41,7 +41,7 @@ class Live:
             "client": ("test", 1),
         }
         self._read = b""
-        self._task = asyncio.create_task(transport.app(scope, self._receive, self._send))  # type: ignore[arg-type]
+        self._task: asyncio.Task[None] = asyncio.create_task(transport.app(scope, self._receive, self._send))  # type: ignore[arg-type]
 
     async def _receive(self) -> dict[str, Any]:
         await self._gone.wait()

@@ -1,0 +1,102 @@
+"""Models that come, become active and go while the service runs."""
+
+from models import BundleError, Engine, Model, read_bundle
+from service.activation import Activation
+from service.errors import ConflictError, InvalidError, NotFoundError
+from service.registry import Registry
+from service.replay import Engines, Lease
+from service.threads import Threads
+from service.types import ModelInfo
+
+
+class Catalogue:
+    """What is done with models; which there are is the registry's.
+
+    Args:
+        registry: Where models are kept.
+        engines: What holds the frozen starts.
+        activation: Brings streams along.
+        threads: Where the work is done.
+    """
+
+    def __init__(self, registry: Registry, engines: Engines, activation: Activation, threads: Threads) -> None:
+        self._registry = registry
+        self._engines = engines
+        self._activation = activation
+        self._threads = threads
+        self._frozen: dict[str, tuple[int, Lease]] = {}
+
+    def models(self) -> list[ModelInfo]:
+        """All models, by name."""
+        return self._registry.infos()
+
+    def model(self, name: str) -> ModelInfo:
+        """One model. Raises NotFoundError."""
+        return self._registry.info(name)
+
+    async def frozen(self, name: str) -> tuple[int, Engine]:
+        """The active version of a model, and an engine whose frozen start it is.
+
+        Raises:
+            NotFoundError: There is no such model.
+            ConflictError: No version of it is active.
+        """
+        version = self._registry.active(name)
+        kept = self._frozen.get(name)
+        if kept is None or kept[0] != version:
+            lease = await self._threads.load(lambda: self._engines.lease(name, version, {}))
+            if kept is not None and self._frozen.get(name) is kept:
+                self._engines.give_back(kept[1])
+            kept = self._frozen[name] = (version, lease)
+        return version, kept[1].engine
+
+    async def put(self, name: str, bundle: bytes, version: int | None = None) -> int:
+        """Add a version of a model, which may be a new one; it is not active until it is activated.
+
+        Args:
+            name: Of the model.
+            bundle: The file's bytes; a version with the same bytes is that version.
+            version: Its number, where another worker has given it one.
+
+        Returns:
+            The version.
+
+        Raises:
+            InvalidError: The bytes are no bundle that can be served.
+        """
+
+        def check() -> Model:
+            try:
+                model = read_bundle(bundle, "the body")
+                Engine(model)
+            except (BundleError, ValueError) as error:
+                raise InvalidError.at(("body",), str(error)) from error
+            return model
+
+        model = await self._threads.load(check)
+        return await self._threads.write(lambda: self._registry.put(name, bundle, model, version))
+
+    async def activate(self, name: str, version: int) -> None:
+        """Make a version the active one: its streams are brought along meanwhile, and no request fails.
+
+        Raises:
+            NotFoundError: There is no such model, or version.
+        """
+        self._registry.info(name)
+        if not await self._threads.write(lambda: self._registry.activate(name, version)):
+            raise NotFoundError(f"Model {name} has no version {version}: upload it first.")
+        self._activation.wake()
+
+    async def delete(self, name: str) -> None:
+        """Remove a model with all its versions.
+
+        Raises:
+            NotFoundError: There is no such model.
+            ConflictError: Streams are bound to it.
+        """
+        self._registry.info(name)
+        if not await self._threads.write(lambda: self._registry.delete(name)):
+            raise ConflictError(f"Streams are bound to model {name}: delete them first.")
+        kept = self._frozen.pop(name, None)
+        if kept is not None:
+            self._engines.give_back(kept[1])
