@@ -4,7 +4,9 @@ from typing import Any
 
 import orjson
 
+from models import write_bundle
 from service.lines import NDJSON
+from tests.models.examples import small_model
 from tests.service.crew_case import crew_of, names_of
 from tests.service.http_case import assert_problem, run_async, serving
 from tests.service.streams_case import PROBE, batches
@@ -141,3 +143,42 @@ async def test_the_service_is_ready_when_all_workers_are() -> None:
         for worker in workers:
             assert_problem(await worker.client.get("/readyz"), 503)
             assert (await worker.client.get("/livez")).status_code == 200
+
+
+@run_async
+async def test_models_come_and_go_on_all_workers() -> None:
+    """A version has one number everywhere, becomes active everywhere, and goes when no worker has a stream of it."""
+    async with crew_of() as workers:
+        model = small_model("regression", name="reg")
+        bundle = write_bundle(model._replace(meta={name: value + 0.25 for name, value in model.meta.items()}))
+        headers = {"Content-Type": "application/octet-stream"}
+        for worker in workers:
+            added = await worker.client.post("/v1/models/new/versions", content=bundle, headers=headers)
+            assert added.json() == {"name": "new", "version": 1}
+        refused = await workers[1].client.post("/v1/models/new/versions", content=b"garbage", headers=headers)
+        assert_problem(refused, 422)
+        (await workers[1].client.post("/v1/models/new/activate", json={"version": 1})).raise_for_status()
+        for worker, name in zip(workers, (STREAMS[0], STREAMS[5]), strict=True):
+            assert (await worker.client.get("/v1/models/new")).json()["active_version"] == 1
+            assert (await worker.client.put(f"/v1/streams/{name}", json={"model": "new"})).status_code == 201
+        for name in (STREAMS[0], STREAMS[5]):
+            assert_problem(await workers[0].client.delete("/v1/models/new"), 409)
+            await workers[0].client.delete(f"/v1/streams/{name}")
+        assert (await workers[0].client.delete("/v1/models/new")).status_code == 204
+        for worker in workers:
+            assert_problem(await worker.client.get("/v1/models/new"), 404)
+
+
+@run_async
+async def test_a_key_is_honoured_wherever_the_stream_is() -> None:
+    """A repeat at another worker gets the first answer; also of a request to many."""
+    async with crew_of() as workers:
+        for name in (STREAMS[0], STREAMS[5]):
+            await workers[0].client.put(f"/v1/streams/{name}", json={"model": "reg"})
+        items = {"items": [{"stream": name, **BATCHES[0]} for name in (STREAMS[0], STREAMS[5])]}
+        key = {"Idempotency-Key": "k"}
+        for path, body in ((f"/v1/streams/{STREAMS[5]}/feedback", BATCHES[1]), ("/v1/feedback", items)):
+            first = await workers[0].client.post(path, json=body, headers=key)
+            again = await workers[1].client.post(path, json=body, headers=key)
+            assert again.json() == first.raise_for_status().json()
+            assert again.headers["idempotent-replayed"] == "true"
