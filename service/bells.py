@@ -17,11 +17,11 @@ class Bells:
     def __init__(self, listeners_max: int) -> None:
         self._max = listeners_max
         self._count = 0
-        self._listening: dict[str, set[asyncio.Event]] = {}
+        self._listening: dict[str | None, set[asyncio.Event]] = {}
 
     @contextmanager
-    def listening(self, stream: str) -> Iterator[asyncio.Event]:
-        """An event that is set whenever the stream's bell rings; the listener clears it.
+    def listening(self, stream: str | None) -> Iterator[asyncio.Event]:
+        """An event that is set whenever the stream's bell rings, or (``None``) any; the listener clears it.
 
         Raises:
             SaturatedError: Too many listen already.
@@ -42,10 +42,12 @@ class Bells:
 
     def ring(self, stream: str) -> None:
         """Wake those who listen to a stream."""
-        for bell in self._listening.get(stream, ()):
-            bell.set()
+        for listened in (stream, None):
+            for bell in self._listening.get(listened, ()):
+                bell.set()
 
     def ring_all(self) -> None:
         """Wake everybody: the service is stopping."""
-        for stream in self._listening:
-            self.ring(stream)
+        for bells in self._listening.values():
+            for bell in bells:
+                bell.set()

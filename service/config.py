@@ -59,6 +59,8 @@ class Settings(BaseSettings):
     tick_items_max: Count = Field(default=256, description="requests that one batched computation takes")
     hot_streams_max: Count = Field(default=10_000, description="streams kept in memory")
     event_followers_max: Count = Field(default=1_000, description="clients that follow events at once")
+    webhooks_max: Count = Field(default=100, description="webhooks")
+    webhook_private: bool = Field(default=False, description="call webhooks at private addresses, too")
     snapshot_rows: Count = Field(default=256, description="learned rows between two snapshots of a stream")
     drain_seconds: Seconds = Field(default=0.5, description="time between not ready and closing the port, on SIGTERM")
     shutdown_grace_seconds: Seconds = Field(default=20.0, description="time that running requests have to finish")

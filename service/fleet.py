@@ -2,7 +2,7 @@
 
 import asyncio
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -15,7 +15,8 @@ from service.idempotency import Asked
 from service.links import Crew, Frame, Kind, Link, LostError
 from service.store import UploadPart
 from service.streams import Streams
-from service.types import Learned, Made, Predicted, Row, StreamInfo
+from service.types import Learned, Made, Predicted, Row, StreamInfo, WebhookInfo
+from service.webhooks import Webhooks
 
 READY_SECONDS = 1.0
 """How long another worker is waited for when it is asked whether it is ready."""
@@ -96,6 +97,37 @@ class Shelf(Protocol):
         ...
 
 
+class Post(Protocol):
+    """What is done with webhooks, on all workers."""
+
+    async def add(self, url: str, kinds: Sequence[str], secret: str | None) -> WebhookInfo:
+        """Tell a URL of events."""
+        ...
+
+    async def delete(self, name: str) -> None:
+        """Tell it nothing more."""
+        ...
+
+
+class FleetWebhooks:
+    """Webhooks of all workers, each of which tells of its own streams."""
+
+    def __init__(self, fleet: "Fleet", own: Webhooks) -> None:
+        self._fleet = fleet
+        self._own = own
+
+    async def add(self, url: str, kinds: Sequence[str], secret: str | None) -> WebhookInfo:
+        """On all workers, under one id and secret."""
+        made = await self._own.add(url, kinds, secret)
+        await self._fleet.call_others("add_webhook", url, list(kinds), made.secret, made.id)
+        return made
+
+    async def delete(self, name: str) -> None:
+        """On all workers."""
+        await self._own.delete(name)
+        await self._fleet.call_others("delete_webhook", name)
+
+
 class Fleet:
     """The streams of all workers.
 
@@ -109,6 +141,7 @@ class Fleet:
         self._streams = streams
         self._own, self._peers, self._owner = crew.own, crew.peers, crew.owner
         self._ready = ready
+        self.webhooks = FleetWebhooks(self, streams.webhooks)
 
     async def predict(
         self, stream: str, inputs: Sequence[Row], interval: float | None = None, ids: Sequence[str] | None = None
@@ -183,13 +216,13 @@ class Fleet:
         """A model's version on all workers, under the number that this one gives it."""
         version = await self._streams.catalogue.put(name, bundle)
         text = b64encode(bundle).decode()
-        await asyncio.gather(*(self._call(other, "put_model", name, text, version) for other in self._others))
+        await self.call_others("put_model", name, text, version)
         return version
 
     async def activate(self, name: str, version: int) -> None:
         """On all workers."""
         await self._streams.catalogue.activate(name, version)
-        await asyncio.gather(*(self._call(other, "activate", name, version) for other in self._others))
+        await self.call_others("activate", name, version)
 
     async def delete(self, name: str) -> None:
         """On all workers, unless one of them has a stream of the model."""
@@ -197,11 +230,12 @@ class Fleet:
         if used:
             raise ConflictError(f"Streams are bound to model {name}: delete them first.")
         await self._streams.catalogue.delete(name)
-        await asyncio.gather(*(self._call(other, "delete_model", name) for other in self._others))
+        await self.call_others("delete_model", name)
 
-    @property
-    def _others(self) -> Iterator[int]:
-        return (worker for worker in range(len(self._peers)) if worker != self._own)
+    async def call_others(self, name: str, *arguments: Any) -> None:
+        """Ask the same of all other workers."""
+        others = (worker for worker in range(len(self._peers)) if worker != self._own)
+        await asyncio.gather(*(self._call(worker, name, *arguments) for worker in others))
 
     async def list(
         self, prefix: str = "", model: str | None = None, limit: int = 100, cursor: str | None = None
@@ -289,6 +323,10 @@ class Fleet:
             return await streams.catalogue.activate(*arguments)
         if name == "delete_model":
             return await streams.catalogue.delete(*arguments)
+        if name == "add_webhook":
+            return asdict(await streams.webhooks.add(*arguments))
+        if name == "delete_webhook":
+            return await streams.webhooks.delete(*arguments)
         if name == "uploaded":
             return await streams.uploaded(*arguments)
         if name == "put_uploaded":

@@ -13,6 +13,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
 
 from service.errors import InvalidError
+from service.types import EventKind
 
 ID_PATTERN = r"^[A-Za-z0-9._:\-]{1,128}$"
 ID_RULE = "an id is a string of 1 to 128 of A-Z a-z 0-9 . _ : -"
@@ -113,6 +114,16 @@ class ActivateBody(_Body):
     version: int = Field(ge=1, description="One of the model's versions.")
 
 
+class WebhookBody(_Body):
+    """Where to call, and what for."""
+
+    url: str = Field(min_length=1, max_length=2000, description="https, or http; not an address inside.")
+    events: list[EventKind] = Field(min_length=1, description="Kinds of events.")
+    secret: str | None = Field(
+        None, max_length=128, description="whsec_ and base64 of 24 to 64 bytes; drawn if it is left out."
+    )
+
+
 class Limits(BaseModel):
     """Every limit in force; each is a setting of the same name, and its unit is the end of the name."""
 
@@ -130,6 +141,7 @@ class Limits(BaseModel):
     tick_items_max: int
     hot_streams_max: int
     event_followers_max: int
+    webhooks_max: int
     snapshot_rows: int
     drain_seconds: float
     shutdown_grace_seconds: float
@@ -221,6 +233,14 @@ class Rollback(NamedTuple):
 
     revision: int | None
     before: float | None
+
+
+class WebhookAsked(NamedTuple):
+    """A webhook that was asked for, its structure checked."""
+
+    url: str
+    events: list[EventKind]
+    secret: str | None
 
 
 class Labels(NamedTuple):
@@ -365,6 +385,19 @@ def parse_activate(body: Any) -> int:
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise InvalidError.at(("version",), "expected the number of one of the model's versions")
     return version
+
+
+def parse_webhook(body: Any) -> WebhookAsked:
+    """Check the structure of a webhook.
+
+    Raises:
+        InvalidError: Names each wrong field.
+    """
+    try:
+        parsed = WebhookBody.model_validate(body)
+    except ValidationError as error:
+        raise InvalidError.from_fields(error.errors(include_url=False, include_input=False)) from None
+    return WebhookAsked(parsed.url, parsed.events, parsed.secret)
 
 
 def _object(body: Any, described: type[BaseModel]) -> dict[str, Any]:

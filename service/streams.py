@@ -39,6 +39,7 @@ from service.store import (
 from service.threads import Threads
 from service.types import Event, Labelled, Learned, ModelInfo, Predicted, Row, StreamInfo
 from service.views import FRESH, event_of, info_of
+from service.webhooks import Calls, Webhooks
 
 ATTEMPTS = 5
 """How often a change is tried on a stream that somebody else keeps changing."""
@@ -59,6 +60,7 @@ class Streams:
         models: Models to register, by name.
         clock: Epoch seconds.
         activate: Make the given models the active versions of their names.
+        calls: How webhooks are called, if not over the network.
 
     Raises:
         ConfigurationError: A model in the store cannot be read.
@@ -72,6 +74,7 @@ class Streams:
         clock: Callable[[], float],
         *,
         activate: bool = False,
+        calls: Calls | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -105,6 +108,14 @@ class Streams:
             tick_weight_max=settings.batch_rows_max,
             weight=lambda question: len(question.inputs),
         )
+        self.webhooks = Webhooks(
+            store,
+            self.bells,
+            calls or Calls.over_network(private=settings.webhook_private),
+            threads=self._threads,
+            clock=clock,
+            webhooks_max=settings.webhooks_max,
+        )
         past = (settings, store, self._hot, self._registry, self._engines, self._commit)
         self.history = History(*past, threads=self._threads, clock=clock)
         self._activation = Activation(*past, threads=self._threads, clock=clock)
@@ -120,6 +131,7 @@ class Streams:
         self._learner.start()
         self._predictor.start()
         self._activation.start()
+        await self.webhooks.start()
         self._purging = asyncio.get_running_loop().create_task(self._purge())
         self._ready = True
 
@@ -134,6 +146,7 @@ class Streams:
         if self._purging is not None:
             self._purging.cancel()
             await asyncio.wait([self._purging])
+        await self.webhooks.close()
         await self._activation.close()
         await self._learner.close()
         await self._predictor.close()

@@ -157,6 +157,27 @@ class Restored:
 
 
 @dataclass(frozen=True, slots=True)
+class WebhookInfo:
+    """Who is told of events.
+
+    Attributes:
+        id: Its name.
+        url: Where it is called.
+        events: Kinds of events that it is told of.
+        created_at: Since when.
+        active: False once its URL has answered 410.
+        secret: What calls are signed with; only in the answer to its creation.
+    """
+
+    id: str
+    url: str
+    events: list[str]
+    created_at: datetime
+    active: bool
+    secret: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StreamInfo:
     """Where a stream stands.
 

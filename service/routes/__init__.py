@@ -3,7 +3,20 @@
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
-from service.routes import events, feedback, health, history, labels, limits, many, models, predict, streams, upload
+from service.routes import (
+    events,
+    feedback,
+    health,
+    history,
+    labels,
+    limits,
+    many,
+    models,
+    predict,
+    streams,
+    upload,
+    webhooks,
+)
 
 ROUTERS: tuple[APIRouter, ...] = (
     predict.router,
@@ -16,6 +29,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     history.router,
     many.router,
     upload.router,
+    webhooks.router,
     health.router,
 )
 """Every resource that is served. They are tried in this order, so the busiest come first."""

@@ -7,7 +7,7 @@ from fastapi import Depends, Header, Path, Query, Request
 
 from service.config import Settings
 from service.errors import InvalidError, MalformedError
-from service.fleet import Door, Fleet, Shelf
+from service.fleet import Door, Fleet, Post, Shelf
 from service.schemas import ID_PATTERN, ID_RULE, is_id
 from service.streams import Streams
 from service.uploading import Uploads
@@ -43,6 +43,11 @@ class Context:
     def shelf(self) -> Shelf:
         """What is done with models, on all workers."""
         return self.fleet or self.streams.catalogue
+
+    @property
+    def post(self) -> Post:
+        """What is done with webhooks, on all workers."""
+        return self.fleet.webhooks if self.fleet else self.streams.webhooks
 
     @property
     def ready(self) -> bool:

@@ -15,6 +15,7 @@ from service.schemas import (
     PredictBody,
     RollbackBody,
     StreamBody,
+    WebhookBody,
 )
 
 BODIES: tuple[type[BaseModel], ...] = (
@@ -26,6 +27,7 @@ BODIES: tuple[type[BaseModel], ...] = (
     ManyFeedbackBody,
     RollbackBody,
     ActivateBody,
+    WebhookBody,
 )
 """Request bodies, which routes read by hand and FastAPI therefore does not know."""
 

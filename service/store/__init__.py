@@ -30,6 +30,7 @@ from service.store.base import (
     StoredEvent,
     StreamRecord,
     UploadPart,
+    Webhook,
 )
 from service.store.chain import verify_chain
 from service.store.lock import sync_directory
@@ -73,6 +74,7 @@ __all__ = [
     "StoredEvent",
     "StreamRecord",
     "UploadPart",
+    "Webhook",
     "moved_streams",
     "sync_directory",
     "verify_chain",

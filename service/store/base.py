@@ -188,6 +188,28 @@ class UploadPart(NamedTuple):
     stop: int
 
 
+class Webhook(NamedTuple):
+    """Who wants to hear of events.
+
+    Attributes:
+        id: Its name.
+        url: Where it is called.
+        kinds: Kinds of events that it wants.
+        secret: What calls are signed with.
+        created_at: Epoch seconds.
+        cursor: Id of the last event that it has heard of, or that it does not want.
+        gone: Whether its owner said that it is there no more.
+    """
+
+    id: str
+    url: str
+    kinds: tuple[str, ...]
+    secret: bytes
+    created_at: float
+    cursor: int = 0
+    gone: bool = False
+
+
 class ModelRecord(NamedTuple):
     """One version of a registered model; ``digest`` is that of its bundle's bytes."""
 
@@ -453,6 +475,26 @@ class Store(Protocol):
 
     def events(self, record: StreamRecord, after: int, limit: int) -> list[StoredEvent]:
         """Events with an id greater than ``after``, oldest first."""
+        ...
+
+    def all_events(self, after: int, limit: int) -> list[tuple[str, StoredEvent]]:
+        """Events of all streams with an id greater than ``after``, oldest first, each with its stream."""
+        ...
+
+    def last_event(self) -> int:
+        """The id of the latest event; 0 before the first."""
+        ...
+
+    def webhooks(self) -> list[Webhook]:
+        """All of them, by id."""
+        ...
+
+    def put_webhook(self, webhook: Webhook) -> None:
+        """Keep one, in place of what was there under its id."""
+        ...
+
+    def delete_webhook(self, name: str) -> bool:
+        """Forget one; whether there was one of that id."""
         ...
 
     def models(self) -> list[ModelRecord]:

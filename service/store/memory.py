@@ -31,6 +31,7 @@ from service.store.base import (
     Snapshot,
     StoredEvent,
     StreamRecord,
+    Webhook,
 )
 from service.store.chain import (
     bundle_digest,
@@ -91,6 +92,7 @@ class MemoryStore:
         self._last_key = 0
         self._last_event = 0
         self._uploads: dict[str, tuple[int, float]] = {}
+        self._webhooks: dict[str, Webhook] = {}
 
     def write(self, operations: Sequence[Operation]) -> list[Done | Refusal]:
         """Apply all operations under the lock."""
@@ -281,6 +283,31 @@ class MemoryStore:
             kept = self._streams.get(record.stream)
             events = [] if kept is None or kept.record.key != record.key else list(kept.events)
         return [event for event in events if event.id > after][:limit]
+
+    def all_events(self, after: int, limit: int) -> list[tuple[str, StoredEvent]]:
+        """Events of all streams."""
+        with self._lock:
+            found = [(name, event) for name, kept in self._streams.items() for event in kept.events if event.id > after]
+        return sorted(found, key=lambda pair: pair[1].id)[:limit]
+
+    def last_event(self) -> int:
+        """The latest event."""
+        return self._last_event
+
+    def webhooks(self) -> list[Webhook]:
+        """Who wants to hear of events."""
+        with self._lock:
+            return [self._webhooks[name] for name in sorted(self._webhooks)]
+
+    def put_webhook(self, webhook: Webhook) -> None:
+        """Keep one."""
+        with self._lock:
+            self._webhooks[webhook.id] = webhook
+
+    def delete_webhook(self, name: str) -> bool:
+        """Forget one."""
+        with self._lock:
+            return self._webhooks.pop(name, None) is not None
 
     def models(self) -> list[ModelRecord]:
         """All versions of all models."""

@@ -43,7 +43,8 @@ def moved_streams(
 
     Nobody else can open the sources until the end of the context: within it the caller makes the new ones count.
 
-    Events keep their order and get new, higher ids: those of two stores may be the same.
+    Events keep their order and get new, higher ids: those of two stores may be the same. Webhooks begin with what
+    happens afterwards.
 
     Args:
         sources: Directories of stores that nobody else has open.
@@ -67,6 +68,7 @@ def moved_streams(
             directory.mkdir(parents=True)
             made.append(_Target(stack.enter_context(closing(open_writer(directory / FILE_NAME))), directory))
         _copy_models(readers, made)
+        webhooks = readers[0].execute("SELECT id, url, kinds, secret, created_at, 0, gone FROM webhooks").fetchall()
         first_event = 1 + max(
             (
                 _one(reader, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name='events'")
@@ -91,6 +93,11 @@ def moved_streams(
                 done += len(group)
                 progress(done, total)
         for target in made:
+            target.store.executemany(
+                "INSERT INTO webhooks (id, url, kinds, secret, created_at, cursor, gone) VALUES (?,?,?,?,?,?,?)",
+                webhooks,
+            )
+            target.store.execute("UPDATE webhooks SET cursor=(SELECT seq FROM sqlite_sequence WHERE name='events')")
             target.store.close()
         _verify(targets, total)
         yield total

@@ -135,6 +135,15 @@ CREATE TABLE answers (
   PRIMARY KEY (stream, key)
 ) STRICT;
 CREATE INDEX answers_at ON answers (stream, at);
+CREATE TABLE webhooks (
+  id TEXT PRIMARY KEY,
+  url TEXT NOT NULL,
+  kinds TEXT NOT NULL,
+  secret BLOB NOT NULL,
+  created_at REAL NOT NULL,
+  cursor INTEGER NOT NULL,
+  gone INTEGER NOT NULL
+) STRICT;
 CREATE INDEX streams_version ON streams (model, model_version, stream);
 """
 UPGRADES = {1: WATCHES, 2: UPLOADS, 3: HISTORY}

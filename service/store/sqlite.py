@@ -25,6 +25,7 @@ from service.store.base import (
     Snapshot,
     StoredEvent,
     StreamRecord,
+    Webhook,
 )
 from service.store.chain import bundle_digest, verify_chain, verify_loaded, verify_pending, verify_watch
 from service.store.lock import DirectoryLock, sync_directory
@@ -237,6 +238,49 @@ class SqliteStore:
                 (record.key, after, limit),
             ).fetchall()
         return [StoredEvent._make(row) for row in rows]
+
+    def all_events(self, after: int, limit: int) -> list[tuple[str, StoredEvent]]:
+        """Events of all streams."""
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT t.stream, e.id, e.revision, e.at, e.kind, e.detector, e.statistic, e.threshold, e.change_row,"
+                " e.action, e.rows_used, e.feature, e.shift FROM events e JOIN streams t ON t.key=e.stream"
+                " WHERE e.id>? ORDER BY e.id LIMIT ?",
+                (after, limit),
+            ).fetchall()
+        return [(stream, StoredEvent._make(event)) for stream, *event in rows]
+
+    def last_event(self) -> int:
+        """The latest event."""
+        with self._reading() as db:
+            row = db.execute("SELECT seq FROM sqlite_sequence WHERE name='events'").fetchone()
+        return 0 if row is None else int(row[0])
+
+    def webhooks(self) -> list[Webhook]:
+        """Who wants to hear of events."""
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT id, url, kinds, secret, created_at, cursor, gone FROM webhooks ORDER BY id"
+            ).fetchall()
+        return [
+            Webhook(name, url, tuple(orjson.loads(kinds)), secret, created_at, cursor, bool(gone))
+            for name, url, kinds, secret, created_at, cursor, gone in rows
+        ]
+
+    def put_webhook(self, webhook: Webhook) -> None:
+        """Keep one."""
+        name, url, kinds, *rest = webhook
+        with self._transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO webhooks (id, url, kinds, secret, created_at, cursor, gone)"
+                " VALUES (?,?,?,?,?,?,?)",
+                (name, url, orjson.dumps(kinds).decode(), *rest),
+            )
+
+    def delete_webhook(self, name: str) -> bool:
+        """Forget one."""
+        with self._transaction() as db:
+            return db.execute("DELETE FROM webhooks WHERE id=?", (name,)).rowcount > 0
 
     def models(self) -> list[ModelRecord]:
         """All versions of all models."""

@@ -32,6 +32,7 @@ from service.store import (
     StoredEvent,
     StreamRecord,
     UploadPart,
+    Webhook,
 )
 from service.store.base import SNAPSHOTS_KEPT
 
@@ -637,6 +638,36 @@ def check_a_model_in_use_stays(case: Case) -> None:
     assert case.store.models() == []
 
 
+def check_events_of_all_streams_are_told_in_order(case: Case) -> None:
+    """Whichever stream they are of; those of a deleted stream are told no more."""
+    assert case.store.last_event() == 0
+    for name in ("a", "b", "a2"):
+        record = case.create(name)
+        done(case.store, append(record, ids=(), events=[event(record), event(record, "warning")]))
+    found = case.store.all_events(0, 10)
+    assert [(name, each.kind) for name, each in found] == [
+        (name, kind) for name in ("a", "b", "a2") for kind in ("drift", "warning")
+    ]
+    assert case.store.last_event() == found[-1][1].id
+    assert case.store.all_events(found[1][1].id, 2) == found[2:4]
+    kept = case.store.get("b")
+    assert kept is not None
+    done(case.store, Delete(kept[0]))
+    assert {name for name, _ in case.store.all_events(0, 10)} == {"a", "a2"}
+
+
+def check_webhooks_are_kept_changed_and_forgotten(case: Case) -> None:
+    """By their id."""
+    one, two = (Webhook(name, f"https://{name}", ("drift", "reset"), b"s\x00", 1.5) for name in ("one", "two"))
+    case.store.put_webhook(two)
+    case.store.put_webhook(one)
+    case.store.put_webhook(two._replace(cursor=7, gone=True))
+    assert case.store.webhooks() == [one, two._replace(cursor=7, gone=True)]
+    assert case.store.delete_webhook("one")
+    assert not case.store.delete_webhook("one")
+    assert [each.id for each in case.store.webhooks()] == ["two"]
+
+
 def check_everything_is_there_after_reopening(case: Case) -> None:
     """Whatever was answered is on the disk."""
     record = case.grown(3)
@@ -763,6 +794,8 @@ CHECKS: tuple[Callable[[Case], None], ...] = (
     check_a_bundle_keeps_its_version,
     check_streams_behind_a_version_are_found,
     check_a_model_in_use_stays,
+    check_events_of_all_streams_are_told_in_order,
+    check_webhooks_are_kept_changed_and_forgotten,
     check_everything_is_there_after_reopening,
     check_event_ids_survive_deletion_and_reopening,
     check_damage_is_reported_and_never_served,

@@ -73,7 +73,7 @@ def good(path: str) -> dict[str, Any]:
 
 def concrete(path: str) -> str:
     """A path with its parameters filled in."""
-    return path.replace("{stream}", "s1").replace("{model}", "reg").replace("{upload}", "u")
+    return path.replace("{stream}", "s1").replace("{model}", "reg").replace("{upload}", "u").replace("{webhook}", "w")
 
 
 async def prepare(client: httpx.AsyncClient) -> None:
@@ -193,6 +193,7 @@ async def test_every_route_answers_problems(method: str, path: str) -> None:
         if "{" in path and method != "PUT" and not path.endswith("/versions"):  # which make what is not there
             body = good(path)
             unknown = path.replace("{stream}", "nosuch").replace("{model}", "nosuch").replace("{upload}", "nosuch")
+            unknown = unknown.replace("{webhook}", "nosuch")
             kwargs: dict[str, Any] = {"json": body} if (method, path) in WITH_BODY else {}
             assert_problem(await client.request(method, unknown, **kwargs), 404)
 

@@ -54,7 +54,8 @@ def test_a_file_of_the_first_format_is_brought_up_to_date(tmp_path: Path) -> Non
     case.store.close()
     with sqlite3.connect(tmp_path / FILE) as connection:
         connection.executescript(
-            "DROP TABLE uploads; DROP TABLE watches; DROP TABLE answers; DROP INDEX streams_version;"
+            "DROP TABLE uploads; DROP TABLE watches; DROP TABLE answers; DROP TABLE webhooks;"
+            "DROP INDEX streams_version;"
             "ALTER TABLE snapshots RENAME TO history; CREATE TABLE snapshots (stream INTEGER PRIMARY KEY,"
             " revision INTEGER NOT NULL, chain BLOB NOT NULL, status TEXT NOT NULL, digest BLOB NOT NULL,"
             " data BLOB NOT NULL) STRICT; INSERT INTO snapshots SELECT stream, revision, chain, status, digest, data"
