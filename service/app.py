@@ -76,7 +76,7 @@ def create_app(
     )
     app.state.context = context
     problems.register(app, methods_at)
-    app.add_middleware(RequestMiddleware)
+    app.add_middleware(RequestMiddleware, metrics=streams.metrics)
     for router in ROUTERS:
         app.include_router(router)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way

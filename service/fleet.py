@@ -13,6 +13,7 @@ from service import errors
 from service.errors import ConflictError, FieldError, ServiceError, UnavailableError
 from service.idempotency import Asked
 from service.links import Crew, Frame, Kind, Link, LostError
+from service.metrics import Stateds
 from service.store import UploadPart
 from service.streams import Streams
 from service.types import Learned, Made, Predicted, Row, StreamInfo, WebhookInfo
@@ -255,6 +256,21 @@ class Fleet:
         found = [StreamInfo(**info) for info in merged[:limit]]
         return found, found[-1].stream if more and found else None
 
+    async def metrics(self, own: Stateds) -> Sequence[Stateds]:
+        """Those of all workers, in their order; one that does not answer has none."""
+
+        async def asked(worker: int) -> Stateds:
+            if worker == self._own:
+                return own
+            try:
+                async with asyncio.timeout(READY_SECONDS):
+                    found: Stateds = await self._call(worker, "metrics")
+                    return found
+            except (ServiceError, TimeoutError):
+                return []
+
+        return await asyncio.gather(*(asked(worker) for worker in range(len(self._peers))))
+
     async def ready(self) -> bool:
         """Whether all workers take requests."""
 
@@ -333,6 +349,8 @@ class Fleet:
             return await streams.put_uploaded(*arguments)
         if name == "list":
             return await streams.list(*arguments)
+        if name == "metrics":
+            return streams.metrics.stated()
         if name == "ready":
             return self._ready()
         raise LostError(name)

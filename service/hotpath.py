@@ -41,7 +41,7 @@ class HotPath:
         self._app = app
         self._context = context
         self._endpoints = endpoints
-        self._own = RequestMiddleware(self._answer)
+        self._own = RequestMiddleware(self._answer, context.streams.metrics)
         self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

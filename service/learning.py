@@ -9,13 +9,14 @@ from models import Engine, Feedback, InputShift, Outcome, Tick
 from service.config import Settings
 from service.errors import ServiceError
 from service.hot import DAY_SECONDS, Hot, HotStreams, Writer
+from service.metrics import Metrics
 from service.pace import BRIEF_SECONDS, Load, Pace
 from service.payload import Rows, encode_feedback, finite
 from service.pending import Held, decode_held, scored
 from service.preparing import Prepared, Unlabelled, Work, prepare
 from service.store import Append, Done, Pend, Refusal, Store, StoredEvent
 from service.threads import Threads
-from service.types import Learned
+from service.types import Labelled, Learned
 from service.views import learned, nothing_new
 
 RESET = b"{}"
@@ -48,6 +49,7 @@ class Learner:
         streams: Told of what was learned, and of streams that the store refused.
         threads: Where the work is done.
         clock: Epoch seconds.
+        metrics: Told of ticks and of labels.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Learner:
         *,
         threads: Threads,
         clock: Callable[[], float],
+        metrics: Metrics,
     ) -> None:
         self._store = store
         self._writer = writer
@@ -66,6 +69,8 @@ class Learner:
         self._threads = threads
         self._clock = clock
         self._pace = Pace()
+        self._metrics = metrics
+        self._labels = {name: metrics.labels.labels(name) for name in ("learned", "duplicate", "unknown")}
         self._retained_rows = settings.retained_rows
         self._pending_seconds = settings.pending_days * DAY_SECONDS
 
@@ -81,7 +86,10 @@ class Learner:
         def compute() -> list[_Computed | Result | Exception]:
             began = time.thread_time()
             found = self._compute(works, now)
-            self._pace.took(loads, time.thread_time() - began)
+            seconds = time.thread_time() - began
+            self._pace.took(loads, seconds)
+            self._metrics.learning.observe(seconds)
+            self._metrics.learning_items.observe(len(works))
             return found
 
         brief = all(isinstance(work.given, Rows) and not work.ids for work in works)  # ids are looked up on disk
@@ -98,7 +106,15 @@ class Learner:
             ]
             self._serve(done)
         answers = iter(zip(computed, committed, strict=True))
-        return [self._result(*next(answers)) if isinstance(result, _Computed) else result for result in results]
+        told = [self._result(*next(answers)) if isinstance(result, _Computed) else result for result in results]
+        self._count(told)
+        return told
+
+    def _count(self, told: Sequence[Result | Exception]) -> None:
+        learned = [each for each in told if isinstance(each, Learned)]
+        self._labels["learned"].inc(sum(each.accepted for each in learned))
+        self._labels["duplicate"].inc(sum(each.duplicates for each in learned))
+        self._labels["unknown"].inc(sum(len(each.unknown) for each in learned if isinstance(each, Labelled)))
 
     async def _commit(self, computed: Sequence[_Computed]) -> Sequence[Done | Refusal | Exception]:
         try:

@@ -10,20 +10,22 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import ServiceError
 from service.json_body import header
 from service.logs import REQUEST_ID
+from service.metrics import Metrics
 from service.problems import problem
 from service.schemas import is_id
 
-_QUIET = frozenset({"/livez", "/readyz"})
+_QUIET = frozenset({"/livez", "/readyz", "/metrics"})
 _CLIENT_CLOSED = 499
 _log = structlog.get_logger("acclimate.http")
 _draw = Random()  # noqa: S311 - an id tells requests apart and opens nothing; the system's own draws take a call each
 
 
 class RequestMiddleware:
-    """Gives each request an id (the client's ``X-Request-Id`` if it is one), answers with it, and logs one line."""
+    """Gives each request an id (the client's ``X-Request-Id`` if it is one), answers with it, logs and counts it."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; anything unforeseen becomes a 500 that says nothing about the inside."""
@@ -54,8 +56,9 @@ class RequestMiddleware:
             await problem(failure, scope)(scope, receive, send_with_id)
         finally:
             if scope["path"] not in _QUIET:
-                duration_ms = round((time.perf_counter() - started) * 1e3, 2)
-                _log.info("request", status=status, duration_ms=duration_ms, **_subject(scope))
+                seconds, subject = time.perf_counter() - started, _subject(scope)
+                self._metrics.request(subject["route"], subject["method"], status, seconds)
+                _log.info("request", status=status, duration_ms=round(seconds * 1e3, 2), **subject)
             REQUEST_ID.reset(token)
 
 

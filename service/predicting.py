@@ -8,6 +8,7 @@ import numpy as np
 
 from models import Engine, FloatArray, Prediction
 from service.hot import Hot
+from service.metrics import Metrics
 from service.store import Refusal
 from service.threads import Threads
 from service.types import Predicted, Row
@@ -54,8 +55,9 @@ class Predictor:
     change. A tick of few rows is worked on there, too: to hand it to a thread and back takes longer.
     """
 
-    def __init__(self, threads: Threads) -> None:
+    def __init__(self, threads: Threads, metrics: Metrics) -> None:
         self._threads = threads
+        self._rows = {True: metrics.predictions.labels("initial"), False: metrics.predictions.labels("adapted")}
 
     async def work(self, questions: list[Question]) -> list[Answer | Exception]:
         """Answer a tick; ``Refusal.STALE`` where the stream has to be loaded anew."""
@@ -75,6 +77,7 @@ class Predictor:
                 groups.setdefault(key, []).append(_Asked(index, question, inputs, stated))
         for work in [_Group(group) for group in groups.values()]:
             answers |= work.answers() if few else await self._threads.predict(work.answers)
+            self._rows[work.initial].inc(work.rows)
         return [answers[index] for index in range(len(questions))]
 
 
@@ -98,6 +101,8 @@ class _Group:
 
     def __init__(self, group: Sequence[_Asked]) -> None:
         self._first = group[0].question
+        self.initial = self._first.hot is None
+        self.rows = sum(len(asked.inputs) for asked in group)
         self._parts: dict[int, list[_Asked]] = {}
         for asked in group:
             hot = asked.question.hot

@@ -1,6 +1,7 @@
 """What the service does with streams, whatever way a request comes in: predict, feedback, reset, and their upkeep."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
@@ -18,6 +19,7 @@ from service.hot import DAY_SECONDS, Hot, HotStreams, Writer, summary
 from service.idempotency import HEADER, KEPT_SECONDS, Asked, Turns
 from service.late import LatePredictor
 from service.learning import Learner, Result
+from service.metrics import Metrics
 from service.payload import Labels, Rows
 from service.predicting import Answer, Predictor, Question
 from service.preparing import Work
@@ -85,6 +87,7 @@ class Streams:
         self._purging: asyncio.Task[None] | None = None
         self._threads = Threads()
         self._turns = Turns()
+        self.metrics = Metrics()
         self.bells = Bells(settings.event_followers_max)
         queue_items_max, tick_items_max = settings.queue_items_max, settings.tick_items_max
         self._writer: Writer = Batcher(
@@ -93,7 +96,9 @@ class Streams:
         self._hot = HotStreams(settings, store, self._writer, self._engines, threads=self._threads, clock=clock)
         self._learner: Batcher[Work, Result] = Batcher(
             "learning",
-            Learner(settings, store, self._writer, self._hot, threads=self._threads, clock=clock).work,
+            Learner(
+                settings, store, self._writer, self._hot, threads=self._threads, clock=clock, metrics=self.metrics
+            ).work,
             queue_items_max=queue_items_max,
             tick_items_max=tick_items_max,
             tick_weight_max=settings.batch_rows_max,
@@ -102,7 +107,7 @@ class Streams:
         )
         self._predictor: Batcher[Question, Answer] = Batcher(
             "predictions",
-            Predictor(self._threads).work,
+            Predictor(self._threads, self.metrics).work,
             queue_items_max=queue_items_max,
             tick_items_max=tick_items_max,
             tick_weight_max=settings.batch_rows_max,
@@ -114,12 +119,15 @@ class Streams:
             calls or Calls.over_network(private=settings.webhook_private),
             threads=self._threads,
             clock=clock,
+            metrics=self.metrics,
             webhooks_max=settings.webhooks_max,
         )
         past = (settings, store, self._hot, self._registry, self._engines, self._commit)
         self.history = History(*past, threads=self._threads, clock=clock)
         self._activation = Activation(*past, threads=self._threads, clock=clock)
         self.catalogue = Catalogue(self._registry, self._engines, self._activation, self._threads)
+        self.metrics.gauge("queue_requests", "Requests that wait", self._waiting, "queue")
+        self.metrics.gauge("streams", "Streams in memory", lambda: {"hot": float(len(self._hot))}, "state")
         self._late = LatePredictor(
             settings, store, self._hot, self._predictor, self._learner, threads=self._threads, clock=clock
         )
@@ -443,6 +451,13 @@ class Streams:
 
     # --- inside ---
 
+    def _waiting(self) -> dict[str, float]:
+        return {
+            "learning": float(self._learner.waiting),
+            "predictions": float(self._predictor.waiting),
+            "store": float(self._writer.waiting),
+        }
+
     def _check_ready(self) -> None:
         if not self._ready:
             raise UnavailableError("The service is starting or stopping: repeat the request in a second.")
@@ -485,10 +500,15 @@ class Streams:
     async def _write(self, groups: Groups) -> Sequence[Answers | Exception]:
         """One transaction for all that is waiting."""
         operations = [operation for group in groups for operation in group]
+        began = time.perf_counter()
         found = await self._threads.write(lambda: self._store.write(operations))
+        self.metrics.commits.observe(time.perf_counter() - began)
+        self.metrics.commit_operations.observe(len(operations))
         for answer in found:
             if isinstance(answer, Done) and answer.events:
                 self.bells.ring(answer.record.stream)
+                for event in answer.events:
+                    self.metrics.events.labels(event.kind).inc()
         answers = iter(found)
         return [[next(answers) for _ in group] for group in groups]
 

@@ -27,6 +27,7 @@ import structlog
 from service.addresses import Resolve, is_public, resolve
 from service.bells import Bells
 from service.errors import ConflictError, InvalidError, NotFoundError
+from service.metrics import Metrics
 from service.store import Store, StoredEvent, Webhook
 from service.threads import Threads
 from service.types import WebhookInfo
@@ -80,6 +81,7 @@ class Webhooks:
         calls: How calls are made.
         threads: Where the store is asked.
         clock: Epoch seconds.
+        metrics: Told of calls.
         webhooks_max: Most of them.
     """
 
@@ -91,6 +93,7 @@ class Webhooks:
         *,
         threads: Threads,
         clock: Callable[[], float],
+        metrics: Metrics,
         webhooks_max: int,
     ) -> None:
         self._store = store
@@ -99,6 +102,7 @@ class Webhooks:
         self._threads = threads
         self._clock = clock
         self._max = webhooks_max
+        self._count = {name: metrics.webhook_calls.labels(name) for name in ("heard", "failed", "given_up", "gone")}
         self._kept: dict[str, Webhook] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -219,10 +223,14 @@ class Webhooks:
                 _log.info("webhook_failed", webhook=webhook.id, event_id=event.id, reason=type(error).__name__)
                 status = 0
             if 200 <= status < 300:  # noqa: PLR2004 - a success
+                self._count["heard"].inc()
                 return True
             if status == GONE:
+                self._count["gone"].inc()
                 return False
+            self._count["failed"].inc()
             if self._clock() - began >= GIVE_UP_SECONDS:
+                self._count["given_up"].inc()
                 _log.warning("webhook_gave_up", webhook=webhook.id, event_id=event.id, status=status)
                 return True
             await self._calls.sleep(wait_s * (0.5 + self._calls.draw.random() / 2))

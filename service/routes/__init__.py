@@ -11,6 +11,7 @@ from service.routes import (
     labels,
     limits,
     many,
+    metrics,
     models,
     predict,
     streams,
@@ -31,6 +32,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     upload.router,
     webhooks.router,
     health.router,
+    metrics.router,
 )
 """Every resource that is served. They are tried in this order, so the busiest come first."""
 
