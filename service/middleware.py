@@ -13,7 +13,7 @@ from service.logs import REQUEST_ID
 from service.problems import problem
 from service.schemas import is_id
 
-_QUIET = frozenset({"/livez", "/readyz"})
+_QUIET = frozenset({"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"})
 _CLIENT_CLOSED = 499
 _log = structlog.get_logger("acclimate.http")
 

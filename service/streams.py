@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-from models import InputError, Model
+from models import Engine, InputError, Model
 from service.batcher import Batcher
 from service.config import Settings
 from service.configuring import configured, same_settings
@@ -18,6 +18,7 @@ from service.predicting import Answer, Predictor, Question
 from service.preparing import Work
 from service.registry import Registry
 from service.replay import Engines, Lease
+from service.statistics import Counts, Statistics
 from service.store import Create, Delete, Done, Operation, Refusal, Snapshot, Store, StreamRecord, UploadPart
 from service.threads import Threads
 from service.types import Event, Labelled, Learned, ModelInfo, Predicted, Row, StreamInfo
@@ -30,6 +31,7 @@ Infos: TypeAlias = list[StreamInfo]
 Events: TypeAlias = list[Event]
 Group: TypeAlias = tuple[Operation, ...]
 Groups: TypeAlias = list[Group]
+AllCounts: TypeAlias = list[Counts]
 Answers: TypeAlias = list[Done | Refusal]
 
 
@@ -61,7 +63,8 @@ class Streams:
         self._clock = clock
         self._registry = Registry(store, models, activate=activate)
         self._engines = Engines(self._registry, settings.device)
-        self._frozen: dict[str, Lease] = {}
+        self._frozen: dict[tuple[str, int], Lease] = {}
+        self._statistics = Statistics(clock)
         self._ready = False
         self._purging: asyncio.Task[None] | None = None
         self._threads = Threads()
@@ -81,7 +84,7 @@ class Streams:
         )
         self._predictor: Batcher[Question, Answer] = Batcher(
             "predictions",
-            Predictor(self._threads).work,
+            Predictor(self._threads, self._statistics).work,
             queue_items_max=queue_items_max,
             tick_items_max=tick_items_max,
             tick_weight_max=settings.batch_rows_max,
@@ -127,6 +130,16 @@ class Streams:
     def model(self, name: str) -> ModelInfo:
         """One model. Raises NotFoundError."""
         return self._registry.info(name)
+
+    async def model_at(self, name: str, version: int | None = None) -> ModelInfo:
+        """One model by one of its versions, the active one if left out. Raises NotFoundError."""
+        if version is None:
+            return self._registry.info(name)
+        return await self._threads.load(lambda: self._registry.info_at(name, version))
+
+    async def statistics(self) -> AllCounts:
+        """What each version of a model that was asked has done since the start."""
+        return self._statistics.counts()
 
     # --- streams ---
 
@@ -246,17 +259,25 @@ class Streams:
                 return answer.predicted
         raise UnavailableError(f"Stream {stream} is being changed by others: repeat the request.")
 
-    async def predict_initial(self, model: str, inputs: Sequence[Row], interval: float | None = None) -> Predicted:
-        """What the frozen start of a model's active version answers. Raises NotFoundError and as ``predict``."""
+    async def predict_initial(
+        self, model: str, inputs: Sequence[Row], interval: float | None = None, version: int | None = None
+    ) -> Predicted:
+        """What the frozen start of a model's version, the active one if left out, answers.
+
+        Raises NotFoundError and as ``predict``.
+        """
         self._check_ready()
-        version = self._registry.active(model)
-        if model not in self._frozen:
-            self._frozen[model] = await self._threads.load(lambda: self._engines.lease(model, version, {}))
-        engine = self._frozen[model].engine
+        version = version or self._registry.active(model)
+        engine = await self._start(model, version)
         answer = await self._predictor.put(Question(None, engine, (model, version), inputs, interval))
         if isinstance(answer, Refusal):
             raise TypeError("the frozen start is never out of date")
         return answer.predicted
+
+    async def check_targets(self, model: str, version: int, targets: Sequence[Any]) -> None:
+        """Raise InputError where a label is none that a fresh stream of a model's version could learn."""
+        engine = await self._start(model, version)
+        await self._threads.load(lambda: engine.encode_targets(targets))
 
     async def feedback(
         self,
@@ -364,6 +385,14 @@ class Streams:
         return events[:limit], events[limit - 1].id if len(events) > limit else None
 
     # --- inside ---
+
+    async def _start(self, model: str, version: int) -> Engine:
+        """The engine of a model version's frozen start."""
+        key = (model, version)
+        if key not in self._frozen:
+            await self.model_at(model, version)
+            self._frozen[key] = await self._threads.load(lambda: self._engines.lease(model, version, {}))
+        return self._frozen[key].engine
 
     def _check_ready(self) -> None:
         if not self._ready:

@@ -45,6 +45,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service", "service.errors"),
     ("service.allocator", "service.config", "service.types", "service.json_body", "service.logs", "service.threads"),
     ("service.schemas", "service.problems", "service.payload", "service.store", "service.store.*"),
+    ("service.statistics",),
+    ("service.oip", "service.oip.*"),
     ("service.lines",),
     ("service.arrow",),
     ("service.shards",),
@@ -59,6 +61,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.streams",),
     ("service.fleet",),
     ("service.many", "service.uploading"),
+    ("service.inference",),
     ("service.routes", "service.routes.*"),
     ("service.middleware", "service.openapi"),
     ("service.hotpath",),
@@ -72,7 +75,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("loadtest", "loadtest.*"),
 )
 
-DOORS = ("models", "service.store")
+DOORS = ("models", "service.store", "service.oip")
 """Packages that the code outside them enters by what they export, never by a module inside."""
 
 WEB = frozenset({"fastapi", "starlette", "uvicorn", "httpx", "pydantic", "pydantic_settings"})

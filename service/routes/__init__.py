@@ -3,7 +3,20 @@
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
-from service.routes import events, feedback, health, labels, limits, many, models, predict, streams, upload
+from service.routes import (
+    events,
+    feedback,
+    health,
+    infer,
+    labels,
+    limits,
+    many,
+    models,
+    open_inference,
+    predict,
+    streams,
+    upload,
+)
 
 ROUTERS: tuple[APIRouter, ...] = (
     predict.router,
@@ -15,6 +28,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     events.router,
     many.router,
     upload.router,
+    infer.router,
+    open_inference.router,
     health.router,
 )
 """Every resource that is served. They are tried in this order, so the busiest come first."""

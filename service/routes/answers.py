@@ -8,7 +8,12 @@ from starlette.responses import Response
 
 from service.types import Labelled, Learned, Made, Predicted
 
-_NAMES = {kind: tuple(field.name for field in fields(kind)) for kind in (Predicted, Made, Learned, Labelled)}
+_BESIDE = {Predicted: "state", Learned: "made", Labelled: "made"}
+"""What is not part of the plain answer."""
+_NAMES = {
+    kind: tuple(field.name for field in fields(kind) if field.name != _BESIDE.get(kind))
+    for kind in (Predicted, Made, Learned, Labelled)
+}
 OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_SERIALIZE_NUMPY
 
 
@@ -40,7 +45,7 @@ def learned(value: Learned, *, with_predictions: bool) -> Response:
 
 def learned_body(value: Learned, *, with_predictions: bool) -> dict[str, Any]:
     """What was learned, with the predictions made before learning if they were asked for."""
-    body = {name: getattr(value, name) for name in _NAMES[type(value)] if name != "made"}
+    body = {name: getattr(value, name) for name in _NAMES[type(value)]}
     if with_predictions and value.made is not None:
         body |= _present(value.made)
     return body

@@ -4,6 +4,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
+from service.oip import InferBody, RepositoryIndexBody
 from service.schemas import (
     FeedbackBody,
     LabelsBody,
@@ -20,6 +21,8 @@ BODIES: tuple[type[BaseModel], ...] = (
     LabelsBody,
     ManyPredictBody,
     ManyFeedbackBody,
+    InferBody,
+    RepositoryIndexBody,
 )
 """Request bodies, which routes read by hand and FastAPI therefore does not know."""
 
