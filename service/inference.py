@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from service.errors import ConflictError, InvalidError
 from service.fleet import Door
@@ -65,11 +65,15 @@ async def learn(streams: Streams, door: Door, asked: Asked, model: str, rows_max
     requested(asked, info)
     if asked.stream is None:
         raise InvalidError.at(("parameters", "sequence_id"), "missing; say which stream learns")
-    rows = await off_loop(_bytes_of(asked), lambda: rows_of(asked, info, rows_max, labelled=True))
-    targets = targets_of(asked, len(rows))
+
+    def decode() -> tuple[list[Row], list[Any]]:
+        rows = rows_of(asked, info, rows_max, labelled=True)
+        return rows, targets_of(asked, len(rows))
+
+    rows, targets = await off_loop(_bytes_of(asked), decode)
     if asked.start:
         answer = await _predict(door, asked, model, None, rows)
-        await streams.check_targets(model, answer.model_version, targets)
+        await streams.starts.check(model, rows, targets, answer.model_version)
         if answer.stream is not None:
             await door.reset(answer.stream)
     learned = await door.feedback(asked.stream, rows, targets, model=model)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-from models import Engine, InputError, Model
+from models import InputError, Model
 from service.batcher import Batcher
 from service.config import Settings
 from service.configuring import configured, same_settings
@@ -17,7 +17,8 @@ from service.payload import Labels, Rows
 from service.predicting import Answer, Predictor, Question
 from service.preparing import Work
 from service.registry import Registry
-from service.replay import Engines, Lease
+from service.replay import Engines
+from service.starts import Starts
 from service.statistics import Counts, Statistics
 from service.store import Create, Delete, Done, Operation, Refusal, Snapshot, Store, StreamRecord, UploadPart
 from service.threads import Threads
@@ -37,6 +38,9 @@ Answers: TypeAlias = list[Done | Refusal]
 
 class Streams:
     """All streams of a store: the one door to learned state.
+
+    Attributes:
+        starts: The frozen starts of its models.
 
     Args:
         settings: Limits.
@@ -63,7 +67,6 @@ class Streams:
         self._clock = clock
         self._registry = Registry(store, models, activate=activate)
         self._engines = Engines(self._registry, settings.device)
-        self._frozen: dict[tuple[str, int], Lease] = {}
         self._statistics = Statistics(clock)
         self._ready = False
         self._purging: asyncio.Task[None] | None = None
@@ -90,6 +93,7 @@ class Streams:
             tick_weight_max=settings.batch_rows_max,
             weight=lambda question: len(question.inputs),
         )
+        self.starts = Starts(self._registry, self._engines, self._predictor, self._threads)
         self._late = LatePredictor(
             settings, store, self._hot, self._predictor, self._learner, threads=self._threads, clock=clock
         )
@@ -267,17 +271,7 @@ class Streams:
         Raises NotFoundError and as ``predict``.
         """
         self._check_ready()
-        version = version or self._registry.active(model)
-        engine = await self._start(model, version)
-        answer = await self._predictor.put(Question(None, engine, (model, version), inputs, interval))
-        if isinstance(answer, Refusal):
-            raise TypeError("the frozen start is never out of date")
-        return answer.predicted
-
-    async def check_targets(self, model: str, version: int, targets: Sequence[Any]) -> None:
-        """Raise InputError where a label is none that a fresh stream of a model's version could learn."""
-        engine = await self._start(model, version)
-        await self._threads.load(lambda: engine.encode_targets(targets))
+        return await self.starts.predict(model, inputs, interval, version)
 
     async def feedback(
         self,
@@ -386,14 +380,6 @@ class Streams:
 
     # --- inside ---
 
-    async def _start(self, model: str, version: int) -> Engine:
-        """The engine of a model version's frozen start."""
-        key = (model, version)
-        if key not in self._frozen:
-            await self.model_at(model, version)
-            self._frozen[key] = await self._threads.load(lambda: self._engines.lease(model, version, {}))
-        return self._frozen[key].engine
-
     def _check_ready(self) -> None:
         if not self._ready:
             raise UnavailableError("The service is starting or stopping: repeat the request in a second.")
@@ -407,7 +393,7 @@ class Streams:
     ) -> Learned:
         self._check_ready()
         for _ in range(ATTEMPTS):
-            hot = await self._acquire(stream, model)
+            hot = await self._acquire(stream, model, given)
             answer = await self._hot.queue(hot, self._learner, Work(hot, given, part))
             if isinstance(answer, Learned):
                 return answer
@@ -415,13 +401,15 @@ class Streams:
                 raise LearnedError(f"Rows of upload {part.upload} from {part.start} on were learned before.")
         raise UnavailableError(f"Stream {stream} is being changed by others: repeat the request.")
 
-    async def _acquire(self, stream: str, model: str | None) -> Hot:
-        """A pinned stream, bound to ``model`` if that is given, and created where there is none."""
+    async def _acquire(self, stream: str, model: str | None, given: Rows | Labels | None) -> Hot:
+        """A pinned stream, bound to ``model`` if that is given, and created where there is none for what is given."""
         try:
             hot = await self._hot.acquire(stream)
         except NotFoundError:
             if model is None:
                 raise
+            if isinstance(given, Rows):
+                await self.starts.check(model, given.inputs, given.targets)  # or a stream is left that learned nothing
             await self.put(stream, model)
             hot = await self._hot.acquire(stream)
         if model not in {None, hot.record.model}:

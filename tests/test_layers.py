@@ -56,6 +56,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.batcher",),
     ("service.hot",),
     ("service.predicting", "service.configuring"),
+    ("service.starts",),
     ("service.pending", "service.preparing"),
     ("service.learning", "service.late"),
     ("service.streams",),

@@ -31,9 +31,7 @@ def label_datatype(info: ModelInfo) -> str:
     kinds = set() if info.ways else set(map(type, info.classes))
     if kinds == {bool}:
         return BOOL
-    if kinds == {int}:
-        return "INT64"
-    return NUMBER if kinds == {float} else BYTES
+    return "INT64" if kinds == {int} else BYTES
 
 
 def predicted_reply(answer: Predicted, info: ModelInfo) -> Reply:

@@ -92,6 +92,12 @@ class ModelMetadata(_Open):
     outputs: list[TensorMetadata]
 
 
+class ModelNames(_Open):
+    """What is served."""
+
+    models: list[str]
+
+
 class ModelReady(_Open):
     """Whether a model answers."""
 

@@ -10,6 +10,7 @@ from service.errors import NotFoundError
 from service.json_body import read_body
 from service.oip import (
     ModelMetadata,
+    ModelNames,
     ModelReady,
     ModelState,
     ModelStatistics,
@@ -68,6 +69,12 @@ async def live() -> Response:
 async def ready(service: Serving) -> Response:
     """As `/readyz`."""
     return await health.readyz(service)
+
+
+@router.get("/models", summary="The names of all models", responses={200: {"model": ModelNames}})
+async def model_names(service: Serving) -> Response:
+    """As KServe's own server has it."""
+    return answer({"models": [info.name for info in service.streams.models()]})
 
 
 @router.get("/models/stats", summary="Statistics of all models", responses=_STATISTICS)

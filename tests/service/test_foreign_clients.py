@@ -11,6 +11,7 @@ import numpy.typing as npt
 import orjson
 import pytest
 import tritonclient.http as triton  # type: ignore[import-untyped]
+import tritonclient.http.aio as triton_aio  # type: ignore[import-untyped]
 
 from tests.service.http_case import run_async, serving
 from tests.service.socket_case import listening
@@ -171,6 +172,20 @@ async def test_triton_s_client_hears_what_is_wrong() -> None:
             assert raised.value.status() == status
 
     await with_triton(use)
+
+
+@run_async
+async def test_triton_s_asynchronous_client_asks_a_stream() -> None:
+    """It sends the same with other headers, since it stands on another HTTP library."""
+    async with serving() as (client, _):
+        await client.post("/v1/feedback", json={"items": [stream("s1", "reg", [1.0, -2.0, 3.0])]})
+        expected = (await client.post("/v1/streams/s1/predict", json={"inputs": PROBE})).json()
+        assert isinstance(client._transport, httpx.ASGITransport)
+        async with listening(client._transport.app) as address, triton_aio.InferenceServerClient(address) as asked:
+            assert await asked.is_server_ready()
+            for binary in (True, False):
+                answer = await asked.infer("reg", [tensor("inputs", np.array(PROBE), binary=binary)], sequence_id="s1")
+                assert answer.as_numpy("predictions").tolist() == expected["predictions"]
 
 
 @pytest.mark.parametrize("binary", [False, True])

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import InvalidError, MalformedError, TooLargeError, UnsupportedMediaTypeError
@@ -16,6 +16,7 @@ from service.oip import Reply, inflate, read_request, write_reply
 from service.oip.messages import Output, Wanted, parse_index
 from service.oip.tensors import pack, values_of
 
+EXAMPLES = settings(deadline=None, derandomize=True)
 ONE = {"name": "x", "shape": [1], "datatype": "FP64", "data": [2.5]}
 PACKED = {"name": "y", "shape": [2], "datatype": "INT16", "parameters": {"binary_data_size": 4}}
 
@@ -94,6 +95,7 @@ def test_lengths_that_do_not_add_up_are_refused() -> None:
         read_request(body[:-1], length)
 
 
+@EXAMPLES
 @given(st.binary(max_size=200), st.none() | st.integers(0, 200))
 def test_garbage_is_refused(body: bytes, json_bytes: int | None) -> None:
     """Bytes without any form: never another error."""
@@ -101,6 +103,7 @@ def test_garbage_is_refused(body: bytes, json_bytes: int | None) -> None:
         read_request(body, json_bytes)
 
 
+@EXAMPLES
 @given(st.data())
 def test_a_damaged_request_is_read_or_refused(data: st.DataObject) -> None:
     """One byte of a good request is another one, or its length is."""

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from service.errors import InvalidError
 from service.oip.tensors import BOOL, BYTES, DATATYPES, NUMBERS, Tensor, check_shape, pack, values_of
 
+EXAMPLES = settings(deadline=None, derandomize=True)
 SHAPES = st.lists(st.integers(0, 4), max_size=3).map(tuple)
 
 
@@ -51,6 +52,7 @@ def read(tensor: Tensor, loc: tuple[str | int, ...]) -> list[Any] | InvalidError
         return error
 
 
+@EXAMPLES
 @given(filled())
 def test_what_is_packed_is_read_back(case: tuple[str, tuple[int, ...], list[Any]]) -> None:
     """Every datatype in binary form, bit for bit."""
@@ -58,6 +60,7 @@ def test_what_is_packed_is_read_back(case: tuple[str, tuple[int, ...], list[Any]
     assert values_of(Tensor("x", datatype, shape, pack(datatype, values)), ()) == values
 
 
+@EXAMPLES
 @given(filled())
 def test_flat_and_nested_data_are_the_same(case: tuple[str, tuple[int, ...], list[Any]]) -> None:
     """In row-major order, with null where it stands."""
@@ -68,6 +71,7 @@ def test_flat_and_nested_data_are_the_same(case: tuple[str, tuple[int, ...], lis
         assert values_of(Tensor("x", datatype, shape, nested(values, shape)), ()) == values
 
 
+@EXAMPLES
 @given(st.sampled_from(DATATYPES), SHAPES, st.binary(max_size=64))
 def test_garbage_is_read_whole_or_refused(datatype: str, shape: tuple[int, ...], content: bytes) -> None:
     """Whatever the bytes, there come as many values as the shape says, or one error; nothing is left over."""
@@ -87,6 +91,7 @@ JSON_VALUES = st.recursive(
 )
 
 
+@EXAMPLES
 @given(st.sampled_from(DATATYPES), SHAPES, st.lists(JSON_VALUES, max_size=5))
 def test_any_json_data_is_read_or_refused(datatype: str, shape: tuple[int, ...], data: list[Any]) -> None:
     """Values of the datatype, as many as the shape says, or one error at the data."""
@@ -98,6 +103,7 @@ def test_any_json_data_is_read_or_refused(datatype: str, shape: tuple[int, ...],
     assert {list, dict} & set(map(type, found)) == set()
 
 
+@EXAMPLES
 @given(st.sampled_from(DATATYPES), SHAPES, st.integers(1, 9))
 def test_bytes_too_few_or_too_many_are_refused(datatype: str, shape: tuple[int, ...], more: int) -> None:
     """The length has to be that of the shape, to the byte."""
