@@ -4,7 +4,7 @@ from models import BundleError, Engine, Model, read_bundle
 from service.activation import Activation
 from service.errors import ConflictError, InvalidError, NotFoundError
 from service.registry import Registry
-from service.replay import Engines, Lease
+from service.starts import Starts
 from service.threads import Threads
 from service.types import ModelInfo
 
@@ -14,17 +14,16 @@ class Catalogue:
 
     Args:
         registry: Where models are kept.
-        engines: What holds the frozen starts.
+        starts: Frozen starts, which go with their models.
         activation: Brings streams along.
         threads: Where the work is done.
     """
 
-    def __init__(self, registry: Registry, engines: Engines, activation: Activation, threads: Threads) -> None:
+    def __init__(self, registry: Registry, starts: Starts, activation: Activation, threads: Threads) -> None:
         self._registry = registry
-        self._engines = engines
+        self._starts = starts
         self._activation = activation
         self._threads = threads
-        self._frozen: dict[str, tuple[int, Lease]] = {}
 
     def models(self) -> list[ModelInfo]:
         """All models, by name."""
@@ -33,22 +32,6 @@ class Catalogue:
     def model(self, name: str) -> ModelInfo:
         """One model. Raises NotFoundError."""
         return self._registry.info(name)
-
-    async def frozen(self, name: str) -> tuple[int, Engine]:
-        """The active version of a model, and an engine whose frozen start it is.
-
-        Raises:
-            NotFoundError: There is no such model.
-            ConflictError: No version of it is active.
-        """
-        version = self._registry.active(name)
-        kept = self._frozen.get(name)
-        if kept is None or kept[0] != version:
-            lease = await self._threads.load(lambda: self._engines.lease(name, version, {}))
-            if kept is not None and self._frozen.get(name) is kept:
-                self._engines.give_back(kept[1])
-            kept = self._frozen[name] = (version, lease)
-        return version, kept[1].engine
 
     async def put(self, name: str, bundle: bytes, version: int | None = None) -> int:
         """Add a version of a model, which may be a new one; it is not active until it is activated.
@@ -97,6 +80,4 @@ class Catalogue:
         self._registry.info(name)
         if not await self._threads.write(lambda: self._registry.delete(name)):
             raise ConflictError(f"Streams are bound to model {name}: delete them first.")
-        kept = self._frozen.pop(name, None)
-        if kept is not None:
-            self._engines.give_back(kept[1])
+        self._starts.forget(name)

@@ -4,6 +4,7 @@ import asyncio
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import chain
 from typing import Any, Protocol
 
 import orjson
@@ -14,6 +15,7 @@ from service.errors import ConflictError, FieldError, ServiceError, UnavailableE
 from service.idempotency import Asked
 from service.links import Crew, Frame, Kind, Link, LostError
 from service.metrics import Stateds
+from service.statistics import Counts, summed
 from service.store import UploadPart
 from service.streams import Streams
 from service.types import Learned, Made, Predicted, Row, StreamInfo, WebhookInfo
@@ -35,8 +37,18 @@ class Door(Protocol):
         """Predict from a stream's last committed state."""
         ...
 
-    async def predict_initial(self, model: str, inputs: Sequence[Row], interval: float | None = None) -> Predicted:
+    async def predict_initial(
+        self, model: str, inputs: Sequence[Row], interval: float | None = None, version: int | None = None
+    ) -> Predicted:
         """What a model's frozen start answers."""
+        ...
+
+    async def reset(self, stream: str) -> StreamInfo:
+        """Put a stream back to the meta-initialization."""
+        ...
+
+    async def statistics(self) -> "list[Counts]":
+        """What each version of a model that was asked has done."""
         ...
 
     async def feedback(
@@ -153,9 +165,28 @@ class Fleet:
             return await self._streams.predict(stream, inputs, interval, ids)
         return Predicted(**await self._call(owner, "predict", stream, inputs, interval, ids))
 
-    async def predict_initial(self, model: str, inputs: Sequence[Row], interval: float | None = None) -> Predicted:
+    async def predict_initial(
+        self, model: str, inputs: Sequence[Row], interval: float | None = None, version: int | None = None
+    ) -> Predicted:
         """By this worker: every one has all models."""
-        return await self._streams.predict_initial(model, inputs, interval)
+        return await self._streams.predict_initial(model, inputs, interval, version)
+
+    async def reset(self, stream: str) -> StreamInfo:
+        """By whoever has the stream."""
+        owner = self._owner(stream)
+        if owner == self._own:
+            return await self._streams.reset(stream)
+        return StreamInfo(**await self._call(owner, "reset", stream))
+
+    async def statistics(self) -> "list[Counts]":
+        """Of all workers."""
+
+        async def of(worker: int) -> "list[Counts]":
+            if worker == self._own:
+                return await self._streams.statistics()
+            return [Counts(**found) for found in await self._call(worker, "statistics")]
+
+        return summed(chain.from_iterable(await asyncio.gather(*map(of, range(len(self._peers))))))
 
     async def feedback(
         self,
@@ -351,6 +382,10 @@ class Fleet:
             return await streams.list(*arguments)
         if name == "metrics":
             return streams.metrics.stated()
+        if name == "reset":
+            return await streams.reset(*arguments)
+        if name == "statistics":
+            return await streams.statistics()
         if name == "ready":
             return self._ready()
         raise LostError(name)

@@ -47,11 +47,17 @@ def declared_type(request: Request) -> str:
     return declared if declared == "application/json" else declared.partition(";")[0].strip().lower()
 
 
+def declared_encoding(request: Request) -> str:
+    """How the body is compressed as the client states it; empty where it is not."""
+    encoding = header(request.scope, b"content-encoding").strip().lower()
+    return "" if encoding == "identity" else encoding
+
+
 def require_type(request: Request, expected: str) -> None:
     """Refuse a body that is not declared as ``expected``."""
     if declared_type(request) != expected:
         raise UnsupportedMediaTypeError(f"This route reads {expected}: say so in the header Content-Type.")
-    if header(request.scope, b"content-encoding").lower() not in {"", "identity"}:
+    if declared_encoding(request):
         raise UnsupportedMediaTypeError("Compressed bodies are not read: send the body without Content-Encoding.")
 
 

@@ -10,7 +10,7 @@ from service.errors import ConflictError, NotFoundError, ServiceError
 from service.fleet import Door
 from service.idempotency import Asked
 from service.schemas import Feedback, ManyItem, Predict
-from service.types import Learned, Predicted
+from service.types import Learned, Predicted, Row
 
 Answer = TypeVar("Answer")
 STREAMS_AT_ONCE = 512
@@ -23,18 +23,40 @@ async def predict_many(streams: Door, items: Sequence[ManyItem]) -> list[Predict
     async def one(item: ManyItem, asked: Predict | Feedback) -> Predicted:
         if not isinstance(asked, Predict):
             raise TypeError("not a prediction")
-        try:
+        if item.model is None or asked.ids is not None:
             answer = await streams.predict(item.stream, asked.inputs, asked.interval, asked.ids)
-        except NotFoundError:
-            if item.model is None or asked.ids is not None:
-                raise
-            initial = await streams.predict_initial(item.model, asked.inputs, asked.interval)
-            return replace(initial, stream=item.stream)
-        if item.model not in {None, answer.model}:
-            raise ConflictError(f"Stream {item.stream} is bound to model {answer.model}: leave the model out.")
-        return answer
+            return answer if item.model is None else bound(answer, item.stream, item.model)
+        answer = await predict_or_start(streams, item.stream, item.model, asked.inputs, asked.interval)
+        return answer if answer.stream else replace(answer, stream=item.stream)
 
     return await _each(items, one)
+
+
+async def predict_or_start(
+    streams: Door,
+    stream: str,
+    model: str,
+    inputs: Sequence[Row],
+    interval: float | None = None,
+    version: int | None = None,
+) -> Predicted:
+    """Predict by a stream of a model; where there is no such stream, the model's frozen start answers.
+
+    Raises:
+        ConflictError: The stream is bound to another model.
+    """
+    try:
+        answer = await streams.predict(stream, inputs, interval)
+    except NotFoundError:
+        return await streams.predict_initial(model, inputs, interval, version)
+    return bound(answer, stream, model)
+
+
+def bound(answer: Predicted, stream: str, model: str) -> Predicted:
+    """A stream's answer, if it is bound to the model that the request states. Raises ConflictError."""
+    if answer.model != model:
+        raise ConflictError(f"Stream {stream} is bound to model {answer.model}: state that one.")
+    return answer
 
 
 async def feedback_many(streams: Door, items: Sequence[ManyItem]) -> list[Learned | ServiceError | InputError]:

@@ -14,7 +14,7 @@ from service.metrics import Metrics
 from service.problems import problem
 from service.schemas import is_id
 
-_QUIET = frozenset({"/livez", "/readyz", "/metrics"})
+_QUIET = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 _CLIENT_CLOSED = 499
 _log = structlog.get_logger("acclimate.http")
 _draw = Random()  # noqa: S311 - an id tells requests apart and opens nothing; the system's own draws take a call each

@@ -18,7 +18,8 @@ from service.errors import (
     UnavailableError,
     UnsupportedMediaTypeError,
 )
-from service.problems import ERRORS, MEDIA_TYPE, component
+from service.oip import OpenError
+from service.problems import ERRORS, MEDIA_TYPE, component, is_open, open_status
 from service.routes.describe import BODIES
 from service.schemas import InvalidProblem, Problem
 
@@ -27,8 +28,11 @@ Each **stream** is one client's sequence of labelled rows. It starts from a mode
 every batch of **feedback** is predicted, scored, checked for drift and then learned. An answer 200 to feedback means
 that the batch is committed and synced. Where labels come late, **predict** with `ids` keeps the rows, and **labels**
 teaches them when they are known. Rows of many streams go in one request, and **uploads** of any length are learned as
-they come. Errors are `application/problem+json` (RFC 9457) on every route.
+they come. Errors are `application/problem+json` (RFC 9457) on every route, but for those of the **Open Inference
+Protocol** below `/v2`, whose clients expect `{"error": …}`.
 """
+OPEN = "OpenInference"
+"""Name of the one response that all errors below /v2 share."""
 _REF = "#/components/schemas/{model}"
 
 
@@ -45,10 +49,15 @@ def _build(app: FastAPI) -> dict[str, Any]:
     schemas = components.setdefault("schemas", {})
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
-    described = [(model, "validation") for model in (*BODIES, Problem, InvalidProblem)]
+    described = [(model, "validation") for model in (*BODIES, Problem, InvalidProblem, OpenError)]
     schemas.update(models_json_schema(described, ref_template=_REF)[1]["$defs"])  # type: ignore[arg-type]  # a literal
+    schemas["Predicted"]["properties"].pop("state", None)
     _flatten_learned(schemas)
     components["responses"] = {component(error): _response(error) for error in ERRORS}
+    components["responses"][OPEN] = {
+        "description": "An error of the Open Inference Protocol.",
+        "content": {"application/json": {"schema": {"$ref": _REF.format(model=OpenError.__name__)}}},
+    }
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             _state_errors(path, method, operation)
@@ -77,7 +86,7 @@ def _response(error: type[ServiceError]) -> dict[str, Any]:
 def _state_errors(path: str, method: str, operation: dict[str, Any]) -> None:
     """List the errors that an operation can answer, by what it takes and does."""
     errors: set[type[ServiceError]] = {ServiceError}
-    if path != "/livez":
+    if path not in {"/livez", "/v2", "/v2/health/live"}:
         errors.add(UnavailableError)
     if operation.get("parameters"):
         errors |= {InvalidError, MalformedError}
@@ -85,8 +94,11 @@ def _state_errors(path: str, method: str, operation: dict[str, Any]) -> None:
         errors.add(NotFoundError)
     if "requestBody" in operation:
         errors |= {MalformedError, TooLargeError, UnsupportedMediaTypeError, InvalidError, SaturatedError}
-    if method != "get" and path.startswith("/v1/streams/"):
+    if method != "get" and (path.startswith("/v1/streams/") or path.endswith(("/infer", "/learn"))):
         errors |= {ConflictError, SaturatedError, StoreFullError}
     operation["responses"].pop("422", None)
-    stated = {str(error.status): {"$ref": f"#/components/responses/{component(error)}"} for error in errors}
+    if is_open(path):
+        stated = {str(open_status(error)): {"$ref": f"#/components/responses/{OPEN}"} for error in errors}
+    else:
+        stated = {str(error.status): {"$ref": f"#/components/responses/{component(error)}"} for error in errors}
     operation["responses"].update(dict(sorted(stated.items())))

@@ -1,4 +1,7 @@
-"""The one shape of an error on the wire: ``application/problem+json`` (RFC 9457)."""
+"""The one shape of an error on the wire: ``application/problem+json`` (RFC 9457).
+
+Below ``/v2`` it is that of the Open Inference Protocol, ``{"error": …}``, which knows no 422.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
@@ -30,6 +33,8 @@ from service.errors import (
 
 _log = structlog.get_logger("acclimate.http")
 MEDIA_TYPE = "application/problem+json"
+_OPEN = "/v2"
+"""Paths of the Open Inference Protocol."""
 
 
 ERRORS: tuple[type[ServiceError], ...] = (
@@ -66,10 +71,28 @@ def problem(error: ServiceError, scope: Scope, headers: Mapping[str, str] | None
     ``type`` refers to the error's entry in the OpenAPI description, ``instance`` is the path that was asked for; what
     happened there is in the log under the answer's ``X-Request-Id``.
     """
-    answer = Response(orjson.dumps(_stated(error, scope)), error.status, headers, MEDIA_TYPE)
+    if is_open(scope.get("path", "/")):
+        answer = Response(orjson.dumps({"error": error.detail}), open_status(error), headers, "application/json")
+    else:
+        answer = Response(orjson.dumps(_stated(error, scope)), error.status, headers, MEDIA_TYPE)
     if error.retry_after_s is not None:
         answer.headers["Retry-After"] = str(error.retry_after_s)
     return answer
+
+
+def is_open(path: str) -> bool:
+    """Whether a path belongs to the Open Inference Protocol.
+
+    Example:
+        >>> is_open("/v2/models/m"), is_open("/v2"), is_open("/v20")
+        (True, True, False)
+    """
+    return path == _OPEN or path.startswith(f"{_OPEN}/")
+
+
+def open_status(error: ServiceError | type[ServiceError]) -> int:
+    """Status of an error in the Open Inference Protocol, whose clients expect 400 for whatever is wrong in a body."""
+    return MalformedError.status if error.status == InvalidError.status else error.status
 
 
 def _stated(error: ServiceError, scope: Scope) -> dict[str, Any]:

@@ -106,7 +106,7 @@ class Registry:
         return [self._infos[name] for name in sorted(self._infos)]
 
     def info(self, name: str) -> ModelInfo:
-        """One model.
+        """One model, described by its active version.
 
         Raises:
             NotFoundError: There is no such model.
@@ -116,11 +116,24 @@ class Registry:
             raise NotFoundError(f"There is no model of that name; known models: {known}.")
         return self._infos[name]
 
-    def _describe(self, name: str) -> ModelInfo:
+    def info_at(self, name: str, version: int) -> ModelInfo:
+        """One model, described by one of its versions, which may have to be read first.
+
+        Raises:
+            NotFoundError: There is no such model, or no such version of it.
+        """
+        info = self.info(name)
+        if version not in info.versions:
+            known = ", ".join(map(str, info.versions))
+            raise NotFoundError(f"Model {name} has no version {version}; known versions: {known}.")
+        return info if version == info.active_version else self._describe(name, version)
+
+    def _describe(self, name: str, version: int | None = None) -> ModelInfo:
+        """A model by one of its versions, the active one if left out."""
         records = self._records[name]
         active = next((record.version for record in records if record.active), None)
         try:
-            spec = self.model(name, records[-1].version if active is None else active).spec
+            spec = self.model(name, version or active or records[-1].version).spec
         except BundleError as error:
             raise ConfigurationError(f"{error}: register it again with --model {name}=FILE") from error
         return ModelInfo(
@@ -138,6 +151,7 @@ class Registry:
             scores=dict(spec.provenance.get("scores", {})),
             target=spec.target.name,
             ways=spec.target.ways or None,
+            outputs=spec.outputs if spec.task == "regression" else 1,
             lagged_targets=bool(spec.lags.offsets or spec.lags.rates),
             stream_column=spec.provenance.get("stream_column"),
             time_column=spec.provenance.get("time_column"),

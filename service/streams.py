@@ -25,6 +25,8 @@ from service.predicting import Answer, Predictor, Question
 from service.preparing import Work
 from service.registry import Registry
 from service.replay import Engines
+from service.starts import Starts
+from service.statistics import Counts, Statistics
 from service.store import Answer as StoredAnswer
 from service.store import (
     Create,
@@ -50,11 +52,15 @@ Infos: TypeAlias = list[StreamInfo]
 Events: TypeAlias = list[Event]
 Group: TypeAlias = tuple[Operation, ...]
 Groups: TypeAlias = list[Group]
+AllCounts: TypeAlias = list[Counts]
 Answers: TypeAlias = list[Done | Refusal]
 
 
 class Streams:
     """All streams of a store: the one door to learned state.
+
+    Attributes:
+        starts: The frozen starts of its models.
 
     Args:
         settings: Limits.
@@ -83,6 +89,7 @@ class Streams:
         self._clock = clock
         self._registry = Registry(store, models, activate=activate)
         self._engines = Engines(self._registry, settings.device)
+        self._statistics = Statistics(clock)
         self._ready = False
         self._purging: asyncio.Task[None] | None = None
         self._threads = Threads()
@@ -107,7 +114,7 @@ class Streams:
         )
         self._predictor: Batcher[Question, Answer] = Batcher(
             "predictions",
-            Predictor(self._threads, self.metrics).work,
+            Predictor(self._threads, self._statistics, self.metrics).work,
             queue_items_max=queue_items_max,
             tick_items_max=tick_items_max,
             tick_weight_max=settings.batch_rows_max,
@@ -125,7 +132,8 @@ class Streams:
         past = (settings, store, self._hot, self._registry, self._engines, self._commit)
         self.history = History(*past, threads=self._threads, clock=clock)
         self._activation = Activation(*past, threads=self._threads, clock=clock)
-        self.catalogue = Catalogue(self._registry, self._engines, self._activation, self._threads)
+        self.starts = Starts(self._registry, self._engines, self._predictor, self._threads)
+        self.catalogue = Catalogue(self._registry, self.starts, self._activation, self._threads)
         self.metrics.gauge("queue_requests", "Requests that wait", self._waiting, "queue")
         self.metrics.gauge("streams", "Streams in memory", lambda: {"hot": float(len(self._hot))}, "state")
         self._late = LatePredictor(
@@ -172,6 +180,16 @@ class Streams:
     def model(self, name: str) -> ModelInfo:
         """One model. Raises NotFoundError."""
         return self._registry.info(name)
+
+    async def model_at(self, name: str, version: int | None = None) -> ModelInfo:
+        """One model by one of its versions, the active one if left out. Raises NotFoundError."""
+        if version is None:
+            return self._registry.info(name)
+        return await self._threads.load(lambda: self._registry.info_at(name, version))
+
+    async def statistics(self) -> AllCounts:
+        """What each version of a model that was asked has done since the start."""
+        return self._statistics.counts()
 
     # --- streams ---
 
@@ -291,14 +309,15 @@ class Streams:
                 return answer.predicted
         raise UnavailableError(f"Stream {stream} is being changed by others: repeat the request.")
 
-    async def predict_initial(self, model: str, inputs: Sequence[Row], interval: float | None = None) -> Predicted:
-        """What the frozen start of a model's active version answers. Raises NotFoundError and as ``predict``."""
+    async def predict_initial(
+        self, model: str, inputs: Sequence[Row], interval: float | None = None, version: int | None = None
+    ) -> Predicted:
+        """What the frozen start of a model's version, the active one if left out, answers.
+
+        Raises NotFoundError and as ``predict``.
+        """
         self._check_ready()
-        version, engine = await self.catalogue.frozen(model)
-        answer = await self._predictor.put(Question(None, engine, (model, version), inputs, interval))
-        if isinstance(answer, Refusal):
-            raise TypeError("the frozen start is never out of date")
-        return answer.predicted
+        return await self.starts.predict(model, inputs, interval, version)
 
     async def feedback(
         self,
@@ -472,7 +491,7 @@ class Streams:
     ) -> Learned:
         self._check_ready()
         for _ in range(ATTEMPTS):
-            hot = await self._acquire(stream, model)
+            hot = await self._acquire(stream, model, given)
             answer = await self._hot.queue(hot, self._learner, Work(hot, given, part, asked))
             if isinstance(answer, Learned):
                 return answer
@@ -480,13 +499,15 @@ class Streams:
                 raise LearnedError(f"Rows of upload {part.upload} from {part.start} on were learned before.")
         raise UnavailableError(f"Stream {stream} is being changed by others: repeat the request.")
 
-    async def _acquire(self, stream: str, model: str | None) -> Hot:
-        """A pinned stream, bound to ``model`` if that is given, and created where there is none."""
+    async def _acquire(self, stream: str, model: str | None, given: Rows | Labels | None) -> Hot:
+        """A pinned stream, bound to ``model`` if that is given, and created where there is none for what is given."""
         try:
             hot = await self._hot.acquire(stream)
         except NotFoundError:
             if model is None:
                 raise
+            if isinstance(given, Rows):
+                await self.starts.check(model, given.inputs, given.targets)  # or a stream is left that learned nothing
             await self.put(stream, model)
             hot = await self._hot.acquire(stream)
         if model not in {None, hot.record.model}:

@@ -41,6 +41,7 @@ class ModelInfo:
         scores: Meta-validation scores from the bundle's provenance.
         target: Column that was predicted in training.
         lagged_targets: Whether a stream's own last known labels are inputs, too.
+        outputs: Numbers of a label; 1 for classification.
         stream_column: Column that named the streams in training.
         time_column: Column that ordered the rows in training.
     """
@@ -57,6 +58,7 @@ class ModelInfo:
     target: str
     lagged_targets: bool
     ways: int | None = None
+    outputs: int = 1
     stream_column: str | None = None
     time_column: str | None = None
 
@@ -221,6 +223,7 @@ class Predicted:
     ``probabilities`` and ``classes`` belong to classification, ``std`` (and ``intervals`` if asked) to regression. The
     frozen start answers with ``stream`` ``None`` and ``stream_version`` 0. Where classes are open, ``classes`` are
     those that the stream has named; before it has named any, and for the frozen start, predictions are null.
+    ``state`` is the stream's drift state at that moment, for whoever wants it; not part of the plain answer.
     """
 
     stream: str | None
@@ -232,6 +235,7 @@ class Predicted:
     classes: list[Any] | None = None
     std: list[Any] | None = None
     intervals: list[Any] | None = None
+    state: StreamState | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,12 @@ from service.payload import finite
 from service.store import Done, StoredEvent, StreamRecord
 from service.types import Event, EventKind, Labelled, Learned, Made, Predicted, StreamInfo, StreamState
 
-_NAMES = {kind: tuple(field.name for field in fields(kind)) for kind in (Predicted, Made, Learned, Labelled)}
+_BESIDE = {Predicted: "state", Learned: "made", Labelled: "made"}
+"""What is not part of the plain answer."""
+_NAMES = {
+    kind: tuple(field.name for field in fields(kind) if field.name != _BESIDE.get(kind))
+    for kind in (Predicted, Made, Learned, Labelled)
+}
 FRESH: dict[str, Any] = {"window_rows": 0, "loss": None, "score": None, "state": "new"}
 """Summary of a stream that has not learned anything."""
 
@@ -117,7 +122,7 @@ def nothing_new(record: StreamRecord, rows: int, unknown: list[str] | None) -> L
 
 def learned_body(value: Learned, *, with_predictions: bool) -> dict[str, Any]:
     """What was learned, with the predictions made before learning if they were asked for."""
-    body = {name: getattr(value, name) for name in _NAMES[type(value)] if name != "made"}
+    body = {name: getattr(value, name) for name in _NAMES[type(value)]}
     if with_predictions and value.made is not None:
         body |= present(value.made)
     return body

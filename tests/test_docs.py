@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi.routing import APIRoute
 from typer.testing import CliRunner
 
 from models.detectors import DETECTORS
@@ -15,8 +16,13 @@ from models.learners import LEARNERS
 from service.app import create_app
 from service.cli import app as commands
 from service.config import Settings
+from service.problems import is_open
+from service.routes import ROUTERS
+from tests.service.http_case import run_async
+from tests.service.socket_case import listening
 
 ROOT = Path(__file__).parents[1]
+PROTOCOL = (ROOT / "docs/open-inference-protocol.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "data/README.md"]
@@ -70,6 +76,31 @@ def test_the_first_example_answers_as_printed(tmp_path: Path) -> None:
     assert reply.keys() == printed.keys()
     assert reply["predictions"] == pytest.approx(printed["predictions"], rel=1e-4)
     assert reply["std"] == pytest.approx(printed["std"], rel=1e-4)
+
+
+@run_async
+async def test_the_protocol_s_example_prints_what_the_page_shows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The page's script, run against the shipped model on a port of its own, with a foreign client."""
+    (script,) = re.findall(r"```python\n(.*?)```", PROTOCOL, re.DOTALL)
+    (printed,) = re.findall(r"```text\n(.*?)```", PROTOCOL, re.DOTALL)
+    application = create_app(Settings(data_dir=tmp_path))
+    async with application.router.lifespan_context(application), listening(application) as address:
+        code = compile(script.replace("localhost:8000", address), "open-inference-protocol.md", "exec")
+        await asyncio.to_thread(exec, code, {})
+    shown = [line for line in capsys.readouterr().out.splitlines() if "stream_version" in line]
+    assert shown == printed.splitlines()
+
+
+def test_the_protocol_s_routes_are_on_its_page() -> None:
+    """Every path below /v2, in full or as the end of another one."""
+    paths = {route.path for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)}
+    cells = " ".join(re.findall(r"^\| (`.*?`) \|", PROTOCOL, re.MULTILINE))
+    for path in paths:
+        if is_open(path):
+            end = path.replace("/v2/models/{model}", "…") if "{version}" in path else path
+            assert f"{end}`" in cells
 
 
 async def answers(folder: Path, calls: list[tuple[str, str]]) -> list[httpx.Response]:

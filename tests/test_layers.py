@@ -53,6 +53,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "service.metrics",
     ),
     ("service.schemas", "service.problems", "service.payload", "service.store", "service.store.*"),
+    ("service.statistics",),
+    ("service.oip", "service.oip.*"),
     ("service.lines",),
     ("service.arrow",),
     ("service.shards",),
@@ -64,7 +66,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.hot",),
     ("service.idempotency",),
     ("service.predicting", "service.configuring"),
-    ("service.restoring",),
+    ("service.starts", "service.restoring"),
     ("service.history", "service.activation"),
     ("service.catalogue",),
     ("service.pace", "service.pending", "service.preparing"),
@@ -72,6 +74,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.streams",),
     ("service.fleet",),
     ("service.many", "service.uploading"),
+    ("service.inference",),
     ("service.routes", "service.routes.*"),
     ("service.middleware", "service.openapi"),
     ("service.hotpath",),
@@ -85,7 +88,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("loadtest", "loadtest.*"),
 )
 
-DOORS = ("models", "service.store")
+DOORS = ("models", "service.store", "service.oip")
 """Packages that the code outside them enters by what they export, never by a module inside."""
 
 WEB = frozenset({"fastapi", "starlette", "uvicorn", "httpx", "pydantic", "pydantic_settings"})

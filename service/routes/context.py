@@ -80,7 +80,7 @@ def check_stream(stream: str, header: str | None) -> str:
     if not is_id(stream):
         raise InvalidError.at(("path", "stream"), ID_RULE)
     if header is not None and header != stream:
-        raise MalformedError("The header X-Stream-Id names another stream than the path: send the same or none.")
+        raise MalformedError("The header X-Stream-Id names another stream than the request: send the same or none.")
     return stream
 
 

@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from service.errors import InvalidError
 from service.idempotency import HEADER, KEY_CHARS_MAX
+from service.oip import InferBody, RepositoryIndexBody
 from service.schemas import (
     ActivateBody,
     FeedbackBody,
@@ -28,6 +29,8 @@ BODIES: tuple[type[BaseModel], ...] = (
     RollbackBody,
     ActivateBody,
     WebhookBody,
+    InferBody,
+    RepositoryIndexBody,
 )
 """Request bodies, which routes read by hand and FastAPI therefore does not know."""
 

@@ -30,9 +30,16 @@ def small_model(
         lags=lags or Lags(),
         provenance={"stream_column": "shop", "time_column": "t"},
     )
-    learner = Plan.of(spec).learners[expert.name]
-    meta = learner.meta_init(torch.Generator().manual_seed(0))
-    return Model(spec, {f"{expert.name}.{key}": value for key, value in meta.items()})
+    return untrained(spec)
+
+
+def untrained(spec: ModelSpec) -> Model:
+    """The model of a specification as it is before training, fixed by its seed."""
+    tensors: dict[str, torch.Tensor] = {}
+    for name, learner in Plan.of(spec).learners.items():
+        meta = learner.meta_init(torch.Generator().manual_seed(0))
+        tensors |= {f"{name}.{key}": value for key, value in meta.items()}
+    return Model(spec, tensors)
 
 
 def small_engine(task: str = "regression", lags: Lags | None = None) -> Engine:

@@ -14,6 +14,7 @@ import structlog
 from models import Model
 from service.app import create_app
 from service.config import Settings
+from service.problems import is_open
 from service.store import MemoryStore
 from service.streams import Streams
 from tests.models.examples import small_model
@@ -87,3 +88,26 @@ def assert_problem(answer: httpx.Response, status: int, *secrets: str) -> dict[s
         assert int(answer.headers["retry-after"]) > 0
     assert not [secret for secret in secrets if secret in answer.text]
     return body
+
+
+def assert_open_error(answer: httpx.Response, status: int, *secrets: str) -> str:
+    """The shape of every error of the Open Inference Protocol: one sentence, a request id, nothing of ``secrets``."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-request-id"]
+    body = answer.json()
+    assert list(body) == ["error"]
+    assert isinstance(body["error"], str)
+    assert body["error"]
+    if status in {429, 503}:
+        assert int(answer.headers["retry-after"]) > 0
+    assert not [secret for secret in secrets if secret in answer.text]
+    return str(body["error"])
+
+
+def assert_refused(answer: httpx.Response, status: int, *secrets: str) -> None:
+    """The error's shape on whatever route it was asked of."""
+    if is_open(answer.request.url.path):
+        assert_open_error(answer, status, *secrets)
+    else:
+        assert_problem(answer, status, *secrets)
