@@ -13,8 +13,11 @@ import typer
 from typer.core import TyperGroup
 
 from models import ModelsError, read_bundle
+from service.commands import backup as backup_command
+from service.commands import doctor as doctor_command
 from service.commands import evaluate as evaluate_command
 from service.commands import export as export_command
+from service.commands import fsck as fsck_command
 from service.commands import improve as improve_command
 from service.commands import inspect as inspect_command
 from service.commands import replay as replay_command
@@ -467,6 +470,47 @@ def export(
 ) -> None:
     """Write the labelled rows that a server has logged as Parquet; the server may be running or stopped."""
     export_command.run(data_dir, model, streams, since, out)
+
+
+DataDir = Annotated[
+    Path, typer.Option(envvar="ACCLIMATE_DATA_DIR", show_envvar=True, metavar="DIR", help="Directory of the store.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def backup(
+    to: Annotated[Path, typer.Option(metavar="FOLDER", help="New folder for the copy.")],
+    data_dir: DataDir = Path("acclimate-data"),
+) -> None:
+    """Copy all that a server keeps, while it runs, and check the copy."""
+    backup_command.backup(data_dir, to)
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Option("--from", metavar="FOLDER", help="What backup has made.")],
+    data_dir: DataDir = Path("acclimate-data"),
+) -> None:
+    """Make a new data directory from a backup, and check it."""
+    backup_command.restore(source, data_dir)
+
+
+@app.command()
+def fsck(data_dir: DataDir = Path("acclimate-data"), as_json: AsJson = False) -> None:
+    """Check that all that is stored is what was written; the server may be running or stopped."""
+    fsck_command.run(data_dir, as_json=as_json)
+
+
+@app.command()
+def doctor(
+    data_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Directory of the store (default: that of serve).")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at what would keep a server from running here, and say what to do about it."""
+    doctor_command.run(data_dir, as_json=as_json)
 
 
 def main() -> None:

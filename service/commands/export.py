@@ -12,7 +12,7 @@ from models import ModelSpec, read_bundle, read_stream_names
 from service.commands.console import CommandError, out, progress_bar
 from service.payload import decode_feedback
 from service.shards import read_layout
-from service.store import Entry, ModelRecord, StoreReader, StreamRecord
+from service.store import STATE_KINDS, Entry, ModelRecord, StoreReader, StreamRecord
 
 CHUNK_ROWS = 20_000
 """Rows that are held as Python values before they become columns."""
@@ -127,7 +127,7 @@ def _frame(spec: ModelSpec, streams: Sequence[tuple[StoreReader, StreamRecord]],
 
 def _rows(spec: ModelSpec, own: ModelSpec, record: StreamRecord, entry: Entry) -> Iterator[tuple[Any, ...]]:
     """The rows of a log entry in the columns of the active version; ``own`` is the stream's version."""
-    if not entry.rows:
+    if not entry.rows or entry.kind in STATE_KINDS:  # rows of an import were learned elsewhere
         return
     logged = decode_feedback(entry.payload).rows
     at, names = datetime.fromtimestamp(entry.at, UTC), [feature.name for feature in own.features]

@@ -33,10 +33,11 @@ from service.store.base import (
     Webhook,
 )
 from service.store.chain import verify_chain
+from service.store.checking import Checked, Damage, check_store
 from service.store.lock import sync_directory
 from service.store.memory import MemoryStore
 from service.store.moving import moved_streams
-from service.store.reading import StoreReader
+from service.store.reading import StoreReader, copy_store
 from service.store.schema import FILE_NAME as STORE_FILE
 from service.store.sqlite import SqliteStore
 
@@ -49,8 +50,10 @@ __all__ = [
     "STORE_FILE",
     "Answer",
     "Append",
+    "Checked",
     "Configure",
     "Create",
+    "Damage",
     "DamagedError",
     "Delete",
     "Done",
@@ -75,6 +78,8 @@ __all__ = [
     "StreamRecord",
     "UploadPart",
     "Webhook",
+    "check_store",
+    "copy_store",
     "moved_streams",
     "sync_directory",
     "verify_chain",

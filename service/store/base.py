@@ -35,6 +35,7 @@ class DamagedError(ServiceError):
     Attributes:
         stream: The damaged stream, or ``None`` where the damage is elsewhere.
         revision: Revision at which the damage shows, where it is known.
+        reason: What it is.
     """
 
     def __init__(self, stream: str | None, revision: int | None, reason: str) -> None:
@@ -43,6 +44,7 @@ class DamagedError(ServiceError):
         super().__init__(f"{where} damaged{at}: {reason}; restore it from a backup, or delete it")
         self.stream = stream
         self.revision = revision
+        self.reason = reason
 
 
 class StreamRecord(NamedTuple):

@@ -1,7 +1,8 @@
 """The embedded store read by another process, whether or not a server has it open: nothing is written or locked."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,36 @@ from service.store.chain import bundle_digest, verify_chain
 from service.store.schema import APPLICATION_ID, FILE_NAME, READER_PRAGMAS, connect_read_only, translate
 from service.store.statements import to_record
 
+PAGES_AT_ONCE = 4_096
+"""Database pages that are copied at once."""
 PAGE_ENTRIES = 500
 """Log entries that are read at once."""
+
+
+def copy_store(source: Path, target: Path, progress: Callable[[int, int], None]) -> None:
+    """Copy a store that may be in use, as of one moment, into a directory that has none.
+
+    Args:
+        source: Its directory.
+        target: Where to.
+        progress: Told how many pages are left, and how many there are.
+
+    Raises:
+        ConfigurationError: It cannot be read.
+    """
+    try:
+        with (
+            closing(connect_read_only(source / FILE_NAME, READER_PRAGMAS)) as reader,
+            closing(sqlite3.connect(target / FILE_NAME)) as writer,
+        ):
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # the moment that is copied
+            reader.backup(writer, pages=PAGES_AT_ONCE, progress=lambda _status, left, of: progress(left, of), sleep=0)
+            writer.execute("PRAGMA journal_mode=WAL")
+    except sqlite3.Error as error:
+        raise ConfigurationError(
+            f"cannot copy the store in {source} ({error}): acclimate fsck names damages"
+        ) from error
 
 
 class StoreReader:

@@ -42,7 +42,9 @@ def assert_one_line(result: Result, *said: str) -> None:
     assert all(part in lines[0] for part in said), lines[0]
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "serve", "replay", "inspect", "export"])
+@pytest.mark.parametrize(
+    "command", ["train", "evaluate", "serve", "replay", "inspect", "export", "backup", "restore", "fsck", "doctor"]
+)
 def test_help_lists_every_command_and_its_options(command: str) -> None:
     """Exit code 0, and each option has a line of help."""
     assert command in _run("--help").stdout
