@@ -15,7 +15,9 @@ from service.allocator import keep_freed_memory
 from service.config import Settings
 from service.errors import ConfigurationError
 from service.fleet import Fleet
+from service.guard import Guard, GuardMiddleware
 from service.hotpath import HotFastAPI
+from service.keys import DEFAULT_TENANT, KeyRing
 from service.links import Crew
 from service.middleware import RequestMiddleware
 from service.openapi import describe
@@ -24,6 +26,7 @@ from service.routes.context import Context
 from service.shards import lay_out, read_layout
 from service.store import STORES
 from service.streams import Streams
+from service.tenants import Tenants, folder_of
 from service.uploading import Uploads
 
 
@@ -33,6 +36,8 @@ def create_app(
     streams: Streams | None = None,
     clock: Callable[[], float] = time.time,
     crew: Crew | None = None,
+    keys: KeyRing | None = None,
+    open_streams: Callable[[str], Streams] | None = None,
 ) -> FastAPI:
     """Build the application.
 
@@ -42,6 +47,8 @@ def create_app(
             application's lifespan either way.
         clock: Seconds since 1970.
         crew: The workers that the streams are divided among; ``None``: there is this one.
+        keys: Who may ask; those of the settings and their data directory if left out.
+        open_streams: Opens the streams of a tenant other than the default one; in the data directory if left out.
 
     Raises:
         ConfigurationError: A model file or the data directory cannot be used.
@@ -49,22 +56,23 @@ def create_app(
     use_threads(settings.threads)
     keep_freed_memory()
     streams = make_streams(settings, clock) if streams is None else streams
-    context = Context(settings, streams, Uploads(settings, streams))
-    if crew is not None:
-        context.fleet = Fleet(streams, crew, lambda: context.ready)
-        context.uploads = Uploads(settings, context.fleet)
+    opened = open_streams or (lambda tenant: tenant_streams(settings, clock, tenant))
+    default = _context(settings, streams, crew, DEFAULT_TENANT)
+    tenants = Tenants(default, lambda tenant: _context(settings, opened(tenant), crew, tenant), settings)
+    guard = Guard(settings, keys or KeyRing(settings.data_dir, settings.bootstrap))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         try:
-            await context.streams.start()
+            await tenants.start(settings.data_dir)
             yield
         finally:
-            context.draining = True
-            await context.streams.close()
+            await tenants.close()
 
     app = HotFastAPI(
-        context,
+        tenants,
+        guard,
+        streams.metrics,
         HOT_ENDPOINTS,
         crew,
         title="acclimate",
@@ -74,13 +82,39 @@ def create_app(
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.context = context
+    app.state.context = default
+    app.state.tenants = tenants
     problems.register(app, methods_at)
+    app.add_middleware(GuardMiddleware, guard=guard)
     app.add_middleware(RequestMiddleware, metrics=streams.metrics)
     for router in ROUTERS:
         app.include_router(router)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
+
+
+def _context(settings: Settings, streams: Streams, crew: Crew | None, tenant: str) -> Context:
+    """What a tenant is served."""
+    context = Context(settings, streams, Uploads(settings, streams))
+    if crew is not None:
+        context.fleet = Fleet(streams, crew, lambda: context.ready, tenant)
+        context.uploads = Uploads(settings, context.fleet)
+    return context
+
+
+def tenant_streams(settings: Settings, clock: Callable[[], float], tenant: str) -> Streams:
+    """The streams of a tenant other than the default one, with the models that are given to all.
+
+    Raises:
+        ConfigurationError: Its folder, or a model file, cannot be used.
+    """
+    store = STORES["sqlite"](folder_of(settings.data_dir, tenant))
+    try:
+        models = read_models(settings.models) if settings.models else read_shipped()
+        return Streams(settings, store, models, clock, activate=settings.activate, main=False)
+    except BaseException:
+        store.close()
+        raise
 
 
 def make_streams(settings: Settings, clock: Callable[[], float], *, register: bool = True) -> Streams:

@@ -20,6 +20,7 @@ from service.commands import export as export_command
 from service.commands import fsck as fsck_command
 from service.commands import improve as improve_command
 from service.commands import inspect as inspect_command
+from service.commands import keys as keys_command
 from service.commands import replay as replay_command
 from service.commands import reshard as reshard_command
 from service.commands import serve as serve_command
@@ -462,6 +463,7 @@ def export(
             help="Rows committed at TIME or later: ISO 8601 (UTC without a zone) or epoch seconds (default: all).",
         ),
     ] = None,
+    tenant: Annotated[str, typer.Option(metavar="T", help="Whose streams.")] = "default",
     data_dir: Annotated[
         Path,
         typer.Option(envvar="ACCLIMATE_DATA_DIR", show_envvar=True, metavar="DIR", help="Directory of the store."),
@@ -469,7 +471,7 @@ def export(
     out: Annotated[Path, typer.Option(metavar="FILE", help="Parquet file to write.")] = Path("export.parquet"),
 ) -> None:
     """Write the labelled rows that a server has logged as Parquet; the server may be running or stopped."""
-    export_command.run(data_dir, model, streams, since, out)
+    export_command.run(data_dir, model, streams, since, out, tenant)
 
 
 DataDir = Annotated[
@@ -511,6 +513,58 @@ def doctor(
 ) -> None:
     """Look at what would keep a server from running here, and say what to do about it."""
     doctor_command.run(data_dir, as_json=as_json)
+
+
+keys_app = typer.Typer(name="keys", help="API keys: create, list, revoke.", no_args_is_help=True)
+app.add_typer(keys_app)
+
+
+class KeyScope(StrEnum):
+    """The most that a key may do."""
+
+    predict = "predict"
+    feedback = "feedback"
+    admin = "admin"
+
+
+@keys_app.command("create")
+def create_key(
+    tenant: Annotated[str, typer.Option(metavar="T", help="Whose streams it reaches; a new name is a new tenant.")],
+    scope: Annotated[KeyScope, typer.Option(help="predict reads, feedback also teaches, admin does everything.")],
+    requests_per_second: Annotated[
+        float, typer.Option(min=0, metavar="N", help="Requests per second and worker (default: the setting).")
+    ] = 0.0,
+    bytes_per_second: Annotated[
+        float, typer.Option(min=0, metavar="N", help="Bytes of requests, likewise (default: the setting).")
+    ] = 0.0,
+    note: Annotated[str, typer.Option(metavar="TEXT", help="What it is for.")] = "",
+    data_dir: DataDir = Path("acclimate-data"),
+    as_json: AsJson = False,
+) -> None:
+    """Make a key and show it, this once."""
+    keys_command.create(
+        data_dir,
+        tenant,
+        scope.value,
+        requests_per_second=requests_per_second,
+        bytes_per_second=bytes_per_second,
+        note=note,
+        as_json=as_json,
+    )
+
+
+@keys_app.command("list")
+def list_keys(data_dir: DataDir = Path("acclimate-data"), as_json: AsJson = False) -> None:
+    """List all keys, without what is secret."""
+    keys_command.show(data_dir, as_json=as_json)
+
+
+@keys_app.command("revoke")
+def revoke_key(
+    key: Annotated[str, typer.Argument(metavar="ID", help="The key's id.")], data_dir: DataDir = Path("acclimate-data")
+) -> None:
+    """Make a key good for nothing; a running server hears of it within a second."""
+    keys_command.revoke(data_dir, key)
 
 
 def main() -> None:

@@ -5,13 +5,14 @@ import re
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from service.errors import ConfigurationError
+from service.keys import has_keys
 
 PREFIX = "ACCLIMATE_"
 _KUBERNETES_LINKS = re.compile(PREFIX + r"(SERVICE_HOST|SERVICE_PORT.*|PORT_\d+_.*)")
@@ -19,6 +20,7 @@ _KUBERNETES_LINKS = re.compile(PREFIX + r"(SERVICE_HOST|SERVICE_PORT.*|PORT_\d+_
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0)]
+Rate = Annotated[float, Field(ge=0)]
 
 
 class Settings(BaseSettings):
@@ -29,6 +31,14 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8000, ge=0, le=65_535, description="port to listen on; 0 takes a free one")
     allow_anonymous: bool = Field(default=False, description="serve beyond this machine without keys")
+    bootstrap_key: str | None = Field(
+        default=None, repr=False, description="a key that is admin of the tenant default, 16 characters at least"
+    )
+    bootstrap_key_file: Path | None = Field(default=None, description="file that holds the bootstrap key")
+    metrics_open: bool = Field(default=False, description="answer /metrics without a key, too")
+    key_requests_per_second: Rate = Field(default=0, description="requests of a key, per second and worker; 0: any")
+    key_bytes_per_second: Rate = Field(default=0, description="bytes of a key's requests, likewise; 0: any")
+    tenants_max: Count = Field(default=64, description="tenants served at once")
     data_dir: Path = Field(default=Path("acclimate-data"), description="directory of the embedded store")
     models: Annotated[dict[str, Path], NoDecode] = Field(
         default_factory=dict,
@@ -84,15 +94,21 @@ class Settings(BaseSettings):
             raise ValueError("write NAME=FILE, several of them separated by commas")
         return {name: path for name, _, path in pairs}
 
-    @model_validator(mode="after")
-    def _refuse_open_doors(self) -> Self:
-        """Without keys nobody beyond this machine may write, unless the operator says so."""
-        if not self.allow_anonymous and not is_loopback(self.host):
-            raise ValueError(
-                f"listening on {self.host} would let anyone on the network read and write without a key: "
-                "use --host 127.0.0.1, or set ACCLIMATE_ALLOW_ANONYMOUS=1 to accept that"
-            )
-        return self
+    @property
+    def bootstrap(self) -> str | None:
+        """The bootstrap key, out of its file where that is set.
+
+        Raises:
+            ConfigurationError: The file cannot be read.
+        """
+        if self.bootstrap_key_file is None:
+            return self.bootstrap_key
+        try:
+            return self.bootstrap_key_file.read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(
+                f"bootstrap_key_file: {self.bootstrap_key_file} cannot be read ({error})"
+            ) from error
 
 
 def load_settings(environ: Mapping[str, str] | None = None, **given: Any) -> Settings:
@@ -111,7 +127,7 @@ def load_settings(environ: Mapping[str, str] | None = None, **given: Any) -> Set
     if unknown:
         raise ConfigurationError(f"{unknown[0]} is not a setting: acclimate serve --help lists them all")
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         message = first["msg"].removeprefix("Value error, ")
@@ -119,6 +135,20 @@ def load_settings(environ: Mapping[str, str] | None = None, **given: Any) -> Set
         raise ConfigurationError(f"{field}: {message}" if field else message) from None
     except SettingsError as error:
         raise ConfigurationError(str(error)) from None
+    _refuse_open_doors(settings)
+    return settings
+
+
+def _refuse_open_doors(settings: Settings) -> None:
+    """Without keys nobody beyond this machine may read or write, unless the operator says so."""
+    if settings.allow_anonymous or is_loopback(settings.host):
+        return
+    if settings.bootstrap is None and not has_keys(settings.data_dir):
+        raise ConfigurationError(
+            f"listening on {settings.host} would let anyone on the network read and write without a key: "
+            "use --host 127.0.0.1, make a key (acclimate keys create), set ACCLIMATE_BOOTSTRAP_KEY, "
+            "or set ACCLIMATE_ALLOW_ANONYMOUS=1 to accept that"
+        )
 
 
 def is_loopback(host: str) -> bool:

@@ -2,6 +2,8 @@
 
 ServiceError
 ├── MalformedError            400  a request that cannot be read at all
+├── UnauthorizedError         401  no key, or none that is good
+├── ForbiddenError            403  the key may not do this
 ├── NotFoundError             404  no such stream, model or path
 ├── MethodNotAllowedError     405  the path exists, the method does not
 ├── ConflictError             409  the request contradicts what is stored
@@ -59,6 +61,20 @@ class MalformedError(ServiceError):
 
     status = 400
     title = "Malformed request"
+
+
+class UnauthorizedError(ServiceError):
+    """No key, or none that is good."""
+
+    status = 401
+    title = "Unauthorized"
+
+
+class ForbiddenError(ServiceError):
+    """The key may not do this."""
+
+    status = 403
+    title = "Forbidden"
 
 
 class NotFoundError(ServiceError):

@@ -13,7 +13,8 @@ from models import InputError
 from service import errors
 from service.errors import ConflictError, FieldError, ServiceError, UnavailableError
 from service.idempotency import Asked
-from service.links import Crew, Frame, Kind, Link, LostError
+from service.keys import DEFAULT_TENANT
+from service.links import Crew, Kind, Link, LostError
 from service.metrics import Stateds
 from service.statistics import Counts, summed
 from service.store import UploadPart
@@ -148,10 +149,12 @@ class Fleet:
         streams: One's own.
         crew: All workers.
         ready: Whether this worker takes requests.
+        tenant: Whose streams they are.
     """
 
-    def __init__(self, streams: Streams, crew: Crew, ready: Callable[[], bool]) -> None:
+    def __init__(self, streams: Streams, crew: Crew, ready: Callable[[], bool], tenant: str = DEFAULT_TENANT) -> None:
         self._streams = streams
+        self._tenant = tenant
         self._own, self._peers, self._owner = crew.own, crew.peers, crew.owner
         self._ready = ready
         self.webhooks = FleetWebhooks(self, streams.webhooks)
@@ -321,7 +324,7 @@ class Fleet:
         try:
             link = await peer.take()
             try:
-                await link.send(Kind.CALL, orjson.dumps([name, arguments]))
+                await link.send(Kind.CALL, orjson.dumps([self._tenant, name, arguments]))
                 answer = await link.frame()
             except BaseException:
                 link.close()
@@ -339,9 +342,8 @@ class Fleet:
             detail, tuple(FieldError(tuple(loc), msg) for loc, msg in places), retry_after_s=retry_after_s
         )
 
-    async def answer(self, link: Link, call: Frame) -> None:
+    async def answer(self, link: Link, name: str, arguments: Sequence[Any]) -> None:
         """Answer a call of another worker. Raises LostError where that worker gives up."""
-        name, arguments = orjson.loads(call.content)
         try:
             answer = ["done", await self._answers(name, arguments)]
         except InputError as error:

@@ -16,10 +16,13 @@ from models import InputError
 from service import problems
 from service.errors import SaturatedError, ServiceError
 from service.forwarding import Forwarder
+from service.guard import Guard
 from service.json_body import header
 from service.links import Crew
+from service.metrics import Metrics
 from service.middleware import RequestMiddleware
-from service.routes.context import Context, check_stream
+from service.routes.context import check_stream, tenant_of
+from service.tenants import Tenants
 
 Endpoint = Callable[..., Awaitable[Response]]
 """Takes ``service``, ``stream`` and ``request``."""
@@ -33,16 +36,22 @@ class HotPath:
 
     Args:
         app: What answers them.
-        context: The running service.
+        tenants: Whom it answers.
+        guard: Lets requests through.
+        metrics: Told of requests.
         endpoints: By the end of the path.
     """
 
-    def __init__(self, app: ASGIApp, context: Context, endpoints: Mapping[str, Endpoint]) -> None:
+    def __init__(
+        self, app: ASGIApp, tenants: Tenants, guard: Guard, metrics: Metrics, endpoints: Mapping[str, Endpoint]
+    ) -> None:
         self._app = app
-        self._context = context
+        self._tenants = tenants
+        self._guard = guard
         self._endpoints = endpoints
-        self._own = RequestMiddleware(self._answer, context.streams.metrics)
+        self._own = RequestMiddleware(self._answer, metrics)
         self._held = 0
+        self._refusal_seconds = tenants.settings.refusal_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or whatever else the server has to say."""
@@ -57,12 +66,14 @@ class HotPath:
         await self._app(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
         stream = scope["path_params"]["stream"]
         endpoint = self._endpoints[scope["path"].rpartition("/")[2]]
         try:
+            request = Request(scope, self._guard.admit(scope, receive))
             stream = check_stream(stream, header(scope, b"x-stream-id") or None)
-            response = await endpoint(service=self._context, stream=stream, request=request)
+            tenant = tenant_of(scope)
+            context = self._tenants.peek(tenant) or await self._tenants.context(tenant)
+            response = await endpoint(service=context, stream=stream, request=request)
         except SaturatedError as error:
             await self._hold()
             response = problems.refusal(error, scope)
@@ -79,7 +90,7 @@ class HotPath:
         if self._held < HELD_MAX:
             self._held += 1
             try:
-                await asyncio.sleep(self._context.settings.refusal_seconds)
+                await asyncio.sleep(self._refusal_seconds)
             finally:
                 self._held -= 1
 
@@ -92,11 +103,17 @@ class HotFastAPI(FastAPI):
     """
 
     def __init__(
-        self, context: Context, endpoints: Mapping[str, Endpoint], crew: Crew | None, **described: Any
+        self,
+        tenants: Tenants,
+        guard: Guard,
+        metrics: Metrics,
+        endpoints: Mapping[str, Endpoint],
+        crew: Crew | None,
+        **described: Any,
     ) -> None:
         super().__init__(**described)
         self.framework: ASGIApp = super().__call__
-        self._front: ASGIApp = HotPath(self.framework, context, endpoints)
+        self._front: ASGIApp = HotPath(self.framework, tenants, guard, metrics, endpoints)
         if crew is not None:
             self._front = Forwarder(self._front, crew)
 

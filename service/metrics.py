@@ -44,11 +44,14 @@ class Metrics:
         webhook_calls: Calls of webhooks, by their outcome.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, process: bool = True) -> None:
+        """``process`` is on for one of several in a process: those of the process itself are its."""
         disable_created_metrics()
         self._registry = registry = CollectorRegistry(auto_describe=False)
-        ProcessCollector(registry=registry)
-        Info(f"{PREFIX}_build", "The software that answers.", registry=registry).info({"version": version(PREFIX)})
+        if process:
+            ProcessCollector(registry=registry)
+            built = Info(f"{PREFIX}_build", "The software that answers.", registry=registry)
+            built.info({"version": version(PREFIX)})
         self.requests = self._histogram(
             "http_request", "Time to answer an HTTP request", SECONDS, "route", "method", "code"
         )
@@ -93,25 +96,22 @@ class Metrics:
         ]
 
 
-def exposition(workers: Iterable[Sequence[Stated]]) -> bytes:
-    """The metrics of all workers in Prometheus's text format; of several, each sample says whose it is."""
+def exposition(groups: Iterable[tuple[Mapping[str, str], Stateds]]) -> bytes:
+    """Groups of metrics in Prometheus's text format, each metric in one piece; a group's labels are on its samples."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Gathered(list(workers)))
+    registry.register(_Gathered(list(groups)))
     return generate_latest(registry)
 
 
 class _Gathered(Collector):
-    """What workers state, each metric in one piece."""
-
-    def __init__(self, workers: Sequence[Sequence[Stated]]) -> None:
-        self._workers = workers
+    def __init__(self, groups: Sequence[tuple[Mapping[str, str], Stateds]]) -> None:
+        self._groups = groups
 
     def collect(self) -> Iterator[Metric]:
         """Metric by metric."""
         found: dict[str, Metric] = {}
-        for number, worker in enumerate(self._workers):
-            own = {"worker": str(number)} if len(self._workers) > 1 else {}
-            for name, help_text, kind, samples in worker:
+        for own, stated in self._groups:
+            for name, help_text, kind, samples in stated:
                 metric = found.setdefault(name, Metric(name, help_text, kind))
                 for sample, labels, value in samples:
                     metric.add_sample(sample, {**labels, **own}, value)

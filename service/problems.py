@@ -19,6 +19,7 @@ from starlette.types import Scope
 from models import InputError
 from service.errors import (
     ConflictError,
+    ForbiddenError,
     InvalidError,
     MalformedError,
     MethodNotAllowedError,
@@ -27,6 +28,7 @@ from service.errors import (
     ServiceError,
     StoreFullError,
     TooLargeError,
+    UnauthorizedError,
     UnavailableError,
     UnsupportedMediaTypeError,
 )
@@ -39,6 +41,8 @@ _OPEN = "/v2"
 
 ERRORS: tuple[type[ServiceError], ...] = (
     MalformedError,
+    UnauthorizedError,
+    ForbiddenError,
     NotFoundError,
     MethodNotAllowedError,
     ConflictError,
@@ -75,6 +79,8 @@ def problem(error: ServiceError, scope: Scope, headers: Mapping[str, str] | None
         answer = Response(orjson.dumps({"error": error.detail}), open_status(error), headers, "application/json")
     else:
         answer = Response(orjson.dumps(_stated(error, scope)), error.status, headers, MEDIA_TYPE)
+    if isinstance(error, UnauthorizedError):
+        answer.headers["WWW-Authenticate"] = "Bearer"
     if error.retry_after_s is not None:
         answer.headers["Retry-After"] = str(error.retry_after_s)
     return answer

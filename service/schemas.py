@@ -139,6 +139,9 @@ class Limits(BaseModel):
     queue_items_max: int
     refusal_seconds: float
     tick_items_max: int
+    key_requests_per_second: float
+    key_bytes_per_second: float
+    tenants_max: int
     hot_streams_max: int
     event_followers_max: int
     webhooks_max: int

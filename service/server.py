@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from service.config import Settings
 from service.errors import ConfigurationError
 from service.logs import configure_logs
-from service.routes.context import Context
+from service.tenants import Tenants
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than clients keep idle connections, so that it is never the server that closes one under a new request."""
@@ -65,8 +65,8 @@ def run(
     Raises:
         ConfigurationError: The address cannot be listened on.
     """
-    context: Context = app.state.context
-    settings = context.settings
+    tenants: Tenants = app.state.tenants
+    settings = tenants.settings
     configure_logs(settings.log_level, worker=worker)
     config = uvicorn.Config(
         app,
@@ -91,7 +91,7 @@ def run(
 
 async def _serve(app: FastAPI, server: _Server, sock: socket.socket, beside: AbstractAsyncContextManager[None]) -> None:
     """Startup errors come out of here as they are, since the lifespan is entered by us and not by uvicorn."""
-    with _stopping(app.state.context, server):
+    with _stopping(app.state.tenants, server):
         async with app.router.lifespan_context(app), beside:
             spare_collector()
             _log.info("serving", url=base_url(sock))
@@ -111,7 +111,7 @@ def spare_collector() -> None:
 
 
 @contextmanager
-def _stopping(context: Context, server: _Server) -> Iterator[None]:
+def _stopping(tenants: Tenants, server: _Server) -> Iterator[None]:
     """Within, SIGTERM drains and then stops, SIGINT stops at once, and a second signal does not wait."""
     loop = asyncio.get_running_loop()
 
@@ -119,12 +119,12 @@ def _stopping(context: Context, server: _Server) -> Iterator[None]:
         server.should_exit = True
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        if context.draining:
+        if tenants.draining:
             server.should_exit = server.force_exit = True
             return
-        context.draining = True
-        loop.call_soon_threadsafe(context.streams.bells.ring_all)
-        delay_seconds = context.settings.drain_seconds if number == signal.SIGTERM else 0.0
+        tenants.drain()
+        loop.call_soon_threadsafe(tenants.ring)
+        delay_seconds = tenants.settings.drain_seconds if number == signal.SIGTERM else 0.0
         loop.call_soon_threadsafe(loop.call_later, delay_seconds, stop)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}

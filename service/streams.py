@@ -69,6 +69,7 @@ class Streams:
         clock: Epoch seconds.
         activate: Make the given models the active versions of their names.
         calls: How webhooks are called, if not over the network.
+        main: Whether the metrics of the process are among its own.
 
     Raises:
         ConfigurationError: A model in the store cannot be read.
@@ -83,6 +84,7 @@ class Streams:
         *,
         activate: bool = False,
         calls: Calls | None = None,
+        main: bool = True,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -94,7 +96,7 @@ class Streams:
         self._purging: asyncio.Task[None] | None = None
         self._threads = Threads()
         self._turns = Turns()
-        self.metrics = Metrics()
+        self.metrics = Metrics(process=main)
         self.bells = Bells(settings.event_followers_max)
         queue_items_max, tick_items_max = settings.queue_items_max, settings.tick_items_max
         self._writer: Writer = Batcher(

@@ -17,12 +17,13 @@ from models import ModelsError
 from service.app import create_app, make_streams
 from service.config import Settings
 from service.errors import ConfigurationError
-from service.fleet import Fleet
 from service.forwarding import take_over
-from service.links import Crew, Frame, Kind, Link, Peer, listen
+from service.keys import KeyRing
+from service.links import Crew, Frame, Kind, Link, LostError, Peer, listen
 from service.routes.context import Context
 from service.server import run
 from service.shards import check_shards, read_layout
+from service.tenants import Tenants
 
 
 def main() -> int:
@@ -39,7 +40,7 @@ def main() -> int:
         _check(root, generation)
         streams = make_streams(settings, time.time, register=task["register"])
         _check(root, generation)  # again, now that nobody else can change it
-        app = create_app(settings, streams=streams, crew=crew)
+        app = create_app(settings, streams=streams, crew=crew, keys=KeyRing(root, settings.bootstrap))
         context: Context = app.state.context
         models = orjson.dumps(context.streams.models())
 
@@ -65,11 +66,7 @@ def _check(root: Path, generation: int) -> None:
 @asynccontextmanager
 async def beside(app: FastAPI, path: Path, crew: Crew) -> AsyncIterator[None]:
     """Within, other workers are answered; at the end, once what they have asked for is done."""
-    context: Context = app.state.context
-    fleet = context.fleet
-    if fleet is None:
-        raise TypeError("a worker without others needs no door for them")
-    door = Door(app, fleet)
+    door = Door(app, app.state.tenants)
     server = await listen(path, door.converse)
     loop = asyncio.get_running_loop()
     loop.add_reader(sys.stdin.fileno(), _end_with_supervisor)
@@ -92,9 +89,9 @@ def _end_with_supervisor() -> None:
 class Door:
     """Answers what other workers ask."""
 
-    def __init__(self, app: FastAPI, fleet: Fleet) -> None:
+    def __init__(self, app: FastAPI, tenants: Tenants) -> None:
         self._app = app
-        self._fleet = fleet
+        self._tenants = tenants
         self._busy = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -105,7 +102,11 @@ class Door:
         self._idle.clear()
         try:
             if frame.kind is Kind.CALL:
-                await self._fleet.answer(link, frame)
+                tenant, name, arguments = orjson.loads(frame.content)
+                context = await self._tenants.context(tenant)
+                if context.fleet is None:
+                    raise LostError(name)
+                await context.fleet.answer(link, name, arguments)
             else:
                 await take_over(self._app, link, frame)
         finally:

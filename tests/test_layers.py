@@ -43,6 +43,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models.continuing",),
     ("models",),
     ("service", "service.errors"),
+    ("service.keys",),
+    ("service.scopes",),
     (
         "service.allocator",
         "service.config",
@@ -77,6 +79,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.inference",),
     ("service.routes", "service.routes.*"),
     ("service.middleware", "service.openapi"),
+    ("service.guard", "service.tenants"),
     ("service.hotpath",),
     ("service.app",),
     ("service.server",),

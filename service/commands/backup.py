@@ -12,7 +12,8 @@ import orjson
 from rich.progress import Progress, TaskID
 
 from service.commands.console import CommandError, out, progress_bar
-from service.commands.fsck import look_through
+from service.commands.fsck import look_through, stores_in
+from service.keys import FILE as KEYS_FILE
 from service.shards import Layout, check_shards, read_layout, write_layout
 from service.store import STORE_FILE, copy_store, sync_directory
 
@@ -34,14 +35,15 @@ def backup(data_dir: Path, to: Path) -> None:
     if not any((directory / STORE_FILE).is_file() for directory in layout.directories):
         raise CommandError(f"there is no store in {data_dir}: state the server's directory with --data-dir")
     _make_empty(to)
-    shards = len(layout.directories)
-    copied = Layout.of(to, layout.generation, shards) if layout.generation else Layout(0, (to,))
     with progress_bar("pages") as bar:
-        for source, target in zip(layout.directories, copied.directories, strict=True):
+        for source in stores_in(layout):
+            target = to / source.relative_to(data_dir)
             target.mkdir(parents=True, exist_ok=True)
             copy_store(source, target, partial(_shown, bar, bar.add_task("copy")))
     if layout.generation:
-        write_layout(to, copied)
+        write_layout(to, Layout.of(to, layout.generation, len(layout.directories)))
+    if (data_dir / KEYS_FILE).is_file():
+        shutil.copyfile(data_dir / KEYS_FILE, to / KEYS_FILE)
     found = look_through(to)
     if found.damages:
         raise CommandError(f"{data_dir} is damaged: acclimate fsck names where; the copy in {to} is as it is")

@@ -10,9 +10,11 @@ import polars as pl
 
 from models import ModelSpec, read_bundle, read_stream_names
 from service.commands.console import CommandError, out, progress_bar
+from service.keys import DEFAULT_TENANT
 from service.payload import decode_feedback
 from service.shards import read_layout
 from service.store import STATE_KINDS, Entry, ModelRecord, StoreReader, StreamRecord
+from service.tenants import folder_of
 
 CHUNK_ROWS = 20_000
 """Rows that are held as Python values before they become columns."""
@@ -28,8 +30,10 @@ HEAD = {
 """Columns that say where a row comes from; see ``docs/training.md``."""
 
 
-def run(data_dir: Path, model: str | None, streams: Path | None, since: str | None, file: Path) -> None:
-    """Write the logged rows of a model's streams.
+def run(
+    data_dir: Path, model: str | None, streams: Path | None, since: str | None, file: Path, tenant: str = DEFAULT_TENANT
+) -> None:
+    """Write the logged rows of a model's streams, those of a tenant.
 
     Raises:
         CommandError: No such model, no rows, or the file cannot be written.
@@ -40,7 +44,8 @@ def run(data_dir: Path, model: str | None, streams: Path | None, since: str | No
     start = parse_since(since)
     wanted = None if streams is None else set(read_stream_names(streams))
     with ExitStack() as stack:
-        readers = [stack.enter_context(closing(StoreReader(each))) for each in read_layout(data_dir).directories]
+        folders = [folder_of(each, tenant) for each in read_layout(data_dir).directories]
+        readers = [stack.enter_context(closing(StoreReader(each))) for each in folders]
         record = _model(readers[0].models(), model, data_dir)
         spec = read_bundle(readers[0].bundle(record.name, record.version), f"model {record.name}").spec
         stored = [(reader, each) for reader in readers for each in reader.streams(record.name)]

@@ -8,8 +8,10 @@ from rich.progress import Progress, TaskID
 
 from models import BundleError, read_bundle
 from service.commands.console import CommandError, out, progress_bar
-from service.shards import check_shards, read_layout
+from service.keys import DEFAULT_TENANT
+from service.shards import Layout, check_shards, read_layout
 from service.store import Checked, Damage, StoreReader, check_store
+from service.tenants import folder_of, tenants_in
 
 
 def run(data_dir: Path, *, as_json: bool) -> None:
@@ -43,7 +45,7 @@ def look_through(data_dir: Path) -> Checked:
     total = Checked(0, 0, 0, [])
     with progress_bar("streams") as bar:
         task = bar.add_task("check", total=None)
-        for directory in layout.directories:
+        for directory in stores_in(layout):
             found = check_store(directory, partial(_shown, bar, task, total.streams))
             total = Checked(
                 total.streams + found.streams,
@@ -54,6 +56,15 @@ def look_through(data_dir: Path) -> Checked:
         if not total.damages:
             total.damages.extend(_unreadable(layout.directories[0]))
     return total
+
+
+def stores_in(layout: Layout) -> list[Path]:
+    """The folders of all stores: each shard's, and in it each tenant's."""
+    return [
+        folder_of(directory, tenant)
+        for directory in layout.directories
+        for tenant in (DEFAULT_TENANT, *tenants_in(directory))
+    ]
 
 
 def _shown(bar: Progress, task: TaskID, before: int, done: int) -> None:

@@ -1,11 +1,17 @@
 """``acclimate reshard``: another number of shards, so that another number of workers can serve; offline."""
 
 import shutil
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
+from rich.progress import Progress, TaskID
+
 from service.commands.console import CommandError, out, progress_bar
+from service.keys import DEFAULT_TENANT
 from service.shards import Layout, check_shards, read_layout, shard_of, write_layout
 from service.store import STORE_FILE, moved_streams
+from service.tenants import FOLDER, folder_of, tenants_in
 
 
 def run(data_dir: Path, shards: int) -> None:
@@ -28,18 +34,26 @@ def run(data_dir: Path, shards: int) -> None:
         return
     clear_up(data_dir, layout)
     new = Layout.of(data_dir, layout.generation + 1, shards)
-    with progress_bar("streams") as bar:
-        task = bar.add_task("reshard")
-        moving = moved_streams(
-            layout.directories,
-            new.directories,
-            lambda name: shard_of(name, shards),
-            lambda done, of: bar.update(task, completed=done, total=of),
-        )
-        with moving as total:  # nobody can write to the old stores until they are gone
-            write_layout(data_dir, new)
-            clear_up(data_dir, new)
+    tenants = sorted({tenant for directory in layout.directories for tenant in tenants_in(directory)})
+    with progress_bar("streams") as bar, ExitStack() as stack:  # nobody can write to the old stores until they are gone
+        total = 0
+        for tenant in (DEFAULT_TENANT, *tenants):
+            task = bar.add_task("reshard")
+            total += stack.enter_context(
+                moved_streams(
+                    [folder for each in layout.directories if (folder := folder_of(each, tenant)).is_dir()],
+                    [folder_of(each, tenant) for each in new.directories],
+                    lambda name: shard_of(name, shards),
+                    partial(_shown, bar, task),
+                )
+            )
+        write_layout(data_dir, new)
+        clear_up(data_dir, new)
     out.print(f"{total:,} streams in {shards} shard{'s' if shards > 1 else ''}: serve with --workers {shards}")
+
+
+def _shown(bar: Progress, task: TaskID, done: int, of: int) -> None:
+    bar.update(task, completed=done, total=of)
 
 
 def clear_up(data_dir: Path, layout: Layout) -> None:
@@ -50,3 +64,4 @@ def clear_up(data_dir: Path, layout: Layout) -> None:
     if layout.generation:
         for name in (STORE_FILE, f"{STORE_FILE}-wal", f"{STORE_FILE}-shm"):
             (data_dir / name).unlink(missing_ok=True)
+        shutil.rmtree(data_dir / FOLDER, ignore_errors=True)

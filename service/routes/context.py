@@ -1,24 +1,28 @@
 """What every route works with, and the parameters that several of them share."""
 
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated, Protocol, cast
 
 from fastapi import Depends, Header, Path, Query, Request
+from starlette.types import Scope
 
 from service.config import Settings
 from service.errors import InvalidError, MalformedError
 from service.fleet import Door, Fleet, Post, Shelf
+from service.keys import DEFAULT_TENANT
 from service.schemas import ID_PATTERN, ID_RULE, is_id
 from service.streams import Streams
 from service.uploading import Uploads
 
+TENANT = "acclimate.tenant"
+"""In the scope of a request that a key was admitted to: whose it is."""
 PAGE_ITEMS = 100
 """Items of a page whose limit is left out."""
 
 
 @dataclass
 class Context:
-    """The running service.
+    """The running service, as one tenant has it.
 
     Attributes:
         settings: What it was started with.
@@ -59,8 +63,32 @@ class Context:
         return self.ready and (self.fleet is None or await self.fleet.ready())
 
 
+class Residents(Protocol):
+    """All tenants; ``service.tenants.Tenants``."""
+
+    @property
+    def contexts(self) -> dict[str, Context]:
+        """What is served to those that are open."""
+        ...
+
+    async def context(self, tenant: str) -> Context:
+        """What is served to one of them."""
+        ...
+
+
+def tenant_of(scope: Scope) -> str:
+    """Whose request this is."""
+    found: str = scope.get(TENANT, DEFAULT_TENANT)
+    return found
+
+
+def residents(request: Request) -> Residents:
+    """All tenants."""
+    return cast("Residents", request.app.state.tenants)
+
+
 async def _context(request: Request) -> Context:
-    return cast("Context", request.app.state.context)
+    return await residents(request).context(tenant_of(request.scope))
 
 
 async def _stream_id(

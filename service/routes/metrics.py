@@ -1,10 +1,11 @@
 """What Prometheus reads."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from service.keys import DEFAULT_TENANT
 from service.metrics import MEDIA_TYPE, exposition
-from service.routes.context import Serving
+from service.routes.context import residents, tenant_of
 
 router = APIRouter(tags=["health"])
 
@@ -15,8 +16,15 @@ router = APIRouter(tags=["health"])
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
-async def metrics(service: Serving) -> Response:
-    """Of all workers; a stream never is a label."""
-    own = service.streams.metrics.stated()
-    workers = [own] if service.fleet is None else await service.fleet.metrics(own)
-    return Response(exposition(workers), media_type=MEDIA_TYPE)
+async def metrics(request: Request) -> Response:
+    """Of all workers; a stream never is a label. The tenant default sees all tenants, the others themselves."""
+    asking, contexts = tenant_of(request.scope), residents(request).contexts
+    seen = {name: context for name, context in contexts.items() if asking in {DEFAULT_TENANT, name}}
+    groups = []
+    for tenant, context in seen.items():
+        own = context.streams.metrics.stated()
+        workers = [own] if context.fleet is None else await context.fleet.metrics(own)
+        labels = {"tenant": tenant} if len(seen) > 1 else {}
+        for number, stated in enumerate(workers):
+            groups.append((labels | ({"worker": str(number)} if len(workers) > 1 else {}), stated))
+    return Response(exposition(groups), media_type=MEDIA_TYPE)

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from service.app import create_app
 from service.config import Settings
+from service.keys import KeyRing
 from service.links import Crew, Peer, listen
 from service.routes.context import Context
 from service.shards import shard_of
@@ -41,7 +42,7 @@ def names_of(worker: int, count: int, workers: int = 2) -> list[str]:
 
 
 @asynccontextmanager
-async def crew_of(count: int = 2, **given: Any) -> AsyncIterator[list[Worker]]:
+async def crew_of(count: int = 2, *, keys: KeyRing | None = None, **given: Any) -> AsyncIterator[list[Worker]]:
     """Workers over memory stores, started, each with a client that talks to it without a network."""
     settings = Settings(data_dir=Path("unused"), **given)
     async with AsyncExitStack() as stack:
@@ -51,10 +52,16 @@ async def crew_of(count: int = 2, **given: Any) -> AsyncIterator[list[Worker]]:
         for number, path in enumerate(paths):
             streams = Streams(settings, MemoryStore(), small_models(), lambda: NOW)
             crew = Crew(number, tuple(map(Peer, paths)))
-            app = create_app(settings, streams=streams, crew=crew)
+            app = create_app(
+                settings,
+                streams=streams,
+                crew=crew,
+                keys=keys,
+                open_streams=lambda _: Streams(settings, MemoryStore(), small_models(), lambda: NOW, main=False),
+            )
             await stack.enter_async_context(app.router.lifespan_context(app))
             stack.callback(crew.close)
-            door = Door(app, app.state.context.fleet)
+            door = Door(app, app.state.tenants)
             server = await listen(path, door.converse)
             stack.callback(server.close)
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)

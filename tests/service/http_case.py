@@ -14,6 +14,7 @@ import structlog
 from models import Model
 from service.app import create_app
 from service.config import Settings
+from service.keys import KeyRing
 from service.problems import is_open
 from service.store import MemoryStore
 from service.streams import Streams
@@ -53,12 +54,20 @@ def small_models() -> dict[str, Model]:
 
 @asynccontextmanager
 async def serving(
-    streams: Callable[..., Streams] = Streams, *, store: MemoryStore | None = None, **given: Any
+    streams: Callable[..., Streams] = Streams,
+    *,
+    store: MemoryStore | None = None,
+    keys: KeyRing | None = None,
+    **given: Any,
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Streams]]:
-    """An application over a memory store, started, and a client that talks to it without a network."""
+    """An application over memory stores, started, and a client that talks to it without a network."""
     settings = Settings(data_dir=Path("unused"), **({"refusal_seconds": 0.0} | given))
     made = streams(settings, store or MemoryStore(), small_models(), lambda: NOW)
-    app = create_app(settings, streams=made)
+
+    def of_tenant(_tenant: str) -> Streams:
+        return Streams(settings, MemoryStore(), small_models(), lambda: NOW, main=False)
+
+    app = create_app(settings, streams=made, keys=keys, open_streams=of_tenant)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
