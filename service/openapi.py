@@ -8,6 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from service.errors import (
     ConflictError,
+    ForbiddenError,
     InvalidError,
     MalformedError,
     NotFoundError,
@@ -15,6 +16,7 @@ from service.errors import (
     ServiceError,
     StoreFullError,
     TooLargeError,
+    UnauthorizedError,
     UnavailableError,
     UnsupportedMediaTypeError,
 )
@@ -22,6 +24,7 @@ from service.oip import OpenError
 from service.problems import ERRORS, MEDIA_TYPE, component, is_open, open_status
 from service.routes.describe import BODIES
 from service.schemas import InvalidProblem, Problem
+from service.scopes import SCOPE_OF
 
 DESCRIPTION = """\
 Each **stream** is one client's sequence of labelled rows. It starts from a model's meta-trained initialization, and
@@ -33,6 +36,7 @@ Protocol** below `/v2`, whose clients expect `{"error": …}`.
 """
 OPEN = "OpenInference"
 """Name of the one response that all errors below /v2 share."""
+SECURITY = "key"
 _REF = "#/components/schemas/{model}"
 
 
@@ -58,6 +62,8 @@ def _build(app: FastAPI) -> dict[str, Any]:
         "description": "An error of the Open Inference Protocol.",
         "content": {"application/json": {"schema": {"$ref": _REF.format(model=OpenError.__name__)}}},
     }
+    described_key = "Needed as soon as there is a key; `acclimate keys create` makes one."
+    components["securitySchemes"] = {SECURITY: {"type": "http", "scheme": "bearer", "description": described_key}}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             _state_errors(path, method, operation)
@@ -86,6 +92,9 @@ def _response(error: type[ServiceError]) -> dict[str, Any]:
 def _state_errors(path: str, method: str, operation: dict[str, Any]) -> None:
     """List the errors that an operation can answer, by what it takes and does."""
     errors: set[type[ServiceError]] = {ServiceError}
+    if SCOPE_OF[f"{method.upper()} {path}"] != "open":
+        operation["security"] = [{SECURITY: []}]
+        errors |= {UnauthorizedError, ForbiddenError, SaturatedError}
     if path not in {"/livez", "/v2", "/v2/health/live"}:
         errors.add(UnavailableError)
     if operation.get("parameters"):

@@ -54,10 +54,10 @@ class Page(BaseModel, Generic[ItemT]):
     next_cursor: str | None
 
 
-def body_of(body: type[BaseModel]) -> dict[str, Any]:
+def body_of(body: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
     """The operation's request body, as JSON."""
     schema = {"$ref": f"#/components/schemas/{body.__name__}"}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
 
 
 def refuse_key(key: str) -> None:

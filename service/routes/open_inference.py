@@ -130,7 +130,7 @@ async def statistics_at(service: Serving, model: ModelName, version: ModelVersio
     "/repository/index",
     summary="All versions of all models",
     responses={200: {"model": list[ModelState]}},
-    openapi_extra=body_of(RepositoryIndexBody),
+    openapi_extra=body_of(RepositoryIndexBody, required=False),
 )
 async def repository_index(service: Serving, request: Request) -> Response:
     """All of them are ready."""
