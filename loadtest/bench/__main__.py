@@ -22,7 +22,7 @@ from loadtest.schedule import ScheduleError
 from loadtest.server import ServerError, serving
 from loadtest.target import Place, TargetError
 
-DEFAULT = Options(seconds=3.0, warmup=0.5)
+DEFAULT = Options(rate=100.0, seconds=4.0, warmup=0.5)
 HOT_STREAMS = 512
 """Kept in memory by the server: more than any scenario needs at once, so few that cold streams are soon made."""
 REFERENCE = Path("docs/benchmarks/bench.json")
@@ -106,11 +106,11 @@ def lines(measured: Mapping[str, Sequence[Measured]], changes: Sequence[Change])
 def _line(figure: Figure, turns: Sequence[Measured], change: Change) -> str:
     absolute = statistics.median(figure.read(turn.report) for turn in turns)
     values = [figure.ratio(turn) for turn in turns if not turn.limited]
-    spread = f" ({min(values):.2f} to {max(values):.2f})" if values else ""
+    spread = f" ({min(values):.3g} to {max(values):.3g})" if values else ""
     unit = f" {figure.unit}" if figure.unit else ""
-    last, moved = ("-", "-") if math.isnan(change.p) else (f"{change.before:.2f}", f"{change.share:+.0%}")
+    last, moved = ("-", "-") if math.isnan(change.p) else (f"{change.before:.3g}", f"{change.share:+.0%}")
     said = change.verdict if change.verdict in {"better", "worse"} else ""
-    return f"| {change.key} | {absolute:,.3g}{unit} | {change.now:.2f}{spread} | {last} | {moved} | {said} |"
+    return f"| {change.key} | {absolute:,.3g}{unit} | {change.now:.3g}{spread} | {last} | {moved} | {said} |"
 
 
 def remarks(measured: Mapping[str, Sequence[Measured]]) -> list[str]:

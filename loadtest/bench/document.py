@@ -27,7 +27,7 @@ class Document(NamedTuple):
         options: How it was measured.
         machine: Where.
         figures: In units of the bare route, one value for each turn that counts.
-        histograms: Latencies of all turns together, by scenario and of the bare route.
+        histograms: Latencies of all turns that count together, by scenario and of the bare route.
     """
 
     options: dict[str, Any]
@@ -38,8 +38,9 @@ class Document(NamedTuple):
 
 def document(options: Options, turns: Mapping[str, Sequence[Measured]]) -> Document:
     """The run's turns by scenario, put together."""
-    histograms = {BARE: _together([turn.calibration.latency for each in turns.values() for turn in each])}
-    histograms |= {name: _together([turn.report.latency for turn in each]) for name, each in turns.items()}
+    counted = {name: [turn for turn in each if not turn.limited] for name, each in turns.items()}
+    histograms = {BARE: _together([turn.calibration.latency for each in counted.values() for turn in each])}
+    histograms |= {name: _together([turn.report.latency for turn in each]) for name, each in counted.items()}
     figures = {figure.key: ratios(figure, turns[figure.scenario]) for figure in FIGURES if figure.scenario in turns}
     return Document(asdict(options), machine(), figures, histograms)
 

@@ -45,7 +45,7 @@ def draw(now: Mapping[str, Histogram], before: Mapping[str, Histogram], path: Pa
         (_BARE, "-", "bare route, predictions"),
     ):
         legend.plot([], [], color=color, linestyle=style, label=label)
-    legend.legend(loc="center", frameon=False, fontsize=10, title="latency from the due time,\nall turns together")
+    legend.legend(loc="center", frameon=False, fontsize=10, title="latency from the due time,\nall turns that count")
     figure.savefig(path, dpi=110)
 
 

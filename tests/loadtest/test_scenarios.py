@@ -1,6 +1,7 @@
 """Every scenario does to a real server what it says, and leaves nothing behind on one that lasts."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -51,6 +52,13 @@ def test_an_overload_offers_three_times_the_peak(server: Server) -> None:
     assert report.rate_asked == pytest.approx(3 * report.figures["peak_per_second"], abs=0.01)
     assert report.figures["goodput_share"] > 0.0
     assert report.figures["retry_after_share"] == 1.0 or "429" not in report.outcomes
+
+
+def test_every_scenario_is_documented() -> None:
+    """In a row of the table that says what is done."""
+    text = (Path(__file__).parents[2] / "docs/performance.md").read_text("utf-8")
+    rows = "".join(line for line in text.splitlines() if line.startswith("| `"))
+    assert [name for name in SCENARIOS if f"`{name}`" not in rows] == []
 
 
 @run_async

@@ -72,7 +72,10 @@ def test_every_scenario_has_figures() -> None:
 def test_turns_in_which_the_generator_was_the_limit_do_not_count() -> None:
     """Whether it was in front of the service or of the bare route."""
     slow = turn("predict")._replace(calibration=BARE._replace(limited=True))
-    assert len(ratios(FIGURES[0], [turn("predict"), turn("predict", limited=True), slow])) == 1
+    turns = [turn("predict"), turn("predict", limited=True), slow]
+    assert len(ratios(FIGURES[0], turns)) == 1
+    histograms = document(Options(), {"predict": turns}).histograms
+    assert (len(histograms["predict"]), len(histograms["bare"])) == (200, 198)
 
 
 def test_a_report_is_read_back(tmp_path: Path) -> None:
@@ -170,9 +173,9 @@ def test_a_run_writes_report_and_picture_and_compares_with_the_last(
     said = capsys.readouterr().out
     assert f"{out} was measured with other options: --rate 200.0 then, --seconds 10.0 then" in said
     assert f"against {out}: 0 of 0 figures moved beyond noise; 3 not compared" in said
-    found = read(out)
-    assert set(found.histograms) == {"bare", "feedback"}
-    assert len(found.histograms["feedback"]) == 8
+    assert set(read(out).histograms) == {"bare", "feedback"}
+    (only,) = orjson.loads(out.read_bytes())["turns"]["feedback"]
+    assert (only["scheduled"], only["outcomes"]) == (8, {"200": 8})
     assert imread(picture).ndim == 3
 
 

@@ -86,8 +86,8 @@ def test_noise_hides_what_it_is_larger_than() -> None:
 
 
 def test_a_small_change_is_not_told_of_however_certain() -> None:
-    """Four percent, without any noise."""
-    assert {change.verdict for change in compare(run(1, spread=0.0), run(2, spread=0.0, predict=1.04))} == {"same"}
+    """Nine percent, without any noise."""
+    assert {change.verdict for change in compare(run(1, spread=0.0), run(2, spread=0.0, predict=1.09))} == {"same"}
 
 
 def test_figures_of_few_turns_are_not_compared() -> None:
