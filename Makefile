@@ -19,7 +19,7 @@ IMAGE ?= acclimate
 CONTAINER ?= $(shell command -v docker || command -v podman)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check demo models benchmark tabular sinusoid omniglot switching detection recurring virtual-drift metatrain-speed engine-rate http-rate upload-rate workers many-streams latency overload crash loadtest image image-test clean
+.PHONY: help serve test check demo models benchmark tabular sinusoid omniglot switching detection recurring virtual-drift metatrain-speed engine-rate http-rate upload-rate workers many-streams latency overload crash loadtest bench image image-test clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r t d; do printf '%-15s %s\n' "$$t" "$$d"; done
@@ -116,6 +116,9 @@ crash: $(VENV)/.installed ## kill -9 under load, restart, compare; N=20 cycles
 
 loadtest: $(VENV)/.installed ## open-loop load on a server of its own: latency percentiles, achieved rate
 	@$(PY) -m loadtest $(ARGS)
+
+bench: $(VENV)/.installed ## all load scenarios in turns, a report, a picture, and what moved since the last run
+	@$(PY) -m loadtest.bench $(ARGS)
 
 image: ## build the container image with docker or podman
 	@test -n "$(CONTAINER)" || { echo "make image needs docker or podman (on Debian without either, as root: make image-test)" >&2; exit 1; }

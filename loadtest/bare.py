@@ -1,6 +1,6 @@
 """The least that a FastAPI service of this shape costs: pydantic reads the same JSON, a constant is answered.
 
-``python -m loadtest.bare PORT``, for ``loadtest.http_rate``.
+``python -m loadtest.bare PORT``, for ``loadtest.http_rate``, ``loadtest.latency`` and ``loadtest.bench``.
 """
 
 import sys

@@ -2,10 +2,10 @@
 
 import os
 import platform
-from pathlib import Path
 
 import torch
 
+from loadtest.machine import processor
 from models import Batch, Learner, Tensors
 
 
@@ -25,10 +25,5 @@ def first_rows(batch: Batch, count: int) -> Batch:
 
 def machine() -> str:
     """Processor, cores, and versions, in one line."""
-    try:
-        names = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                 if line.startswith("model name")]  # fmt: skip
-    except OSError:
-        names = []
-    name = names[0] if names else platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores, 1 thread; Python {platform.python_version()}, torch {torch.__version__}"
+    name, python = processor(), platform.python_version()
+    return f"{name}, {os.cpu_count()} cores, 1 thread; Python {python}, torch {torch.__version__}"

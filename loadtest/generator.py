@@ -1,9 +1,12 @@
 """The open-loop sender: each request leaves at its scheduled time, whatever happened to the ones before it."""
 
 import asyncio
+import selectors
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 Send = Callable[[int], Awaitable[str]]
 """Sends request i and says how it ended: the status code as text, ``timeout``, or the kind of a transport error."""
@@ -42,6 +45,12 @@ class Run(NamedTuple):
     samples: list[Sample]
     in_flight_peak: int
     cpu_share: float
+
+
+def on_exact_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Run on a loop that waits by ``select``, whose timeouts are exact: epoll rounds them up to whole milliseconds."""
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
+        return runner.run(work)
 
 
 async def run_open_loop(at_s: Sequence[float], send: Send, *, in_flight_max: int, timeout_s: float) -> Run:

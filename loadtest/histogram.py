@@ -21,7 +21,7 @@ class Histogram:
 
     def record(self, seconds: float) -> None:
         """Count one duration."""
-        self._counts[_bucket(min(max(int(seconds * 1e6), 0), HIGHEST_US))] += 1
+        self._counts[_bucket(min(max(round(seconds * 1e6), 0), HIGHEST_US))] += 1
 
     def count(self, buckets: Mapping[int, int]) -> None:
         """Count several durations, by their buckets."""

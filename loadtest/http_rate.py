@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from loadtest.server import free_port, running
+from loadtest.server import Server, free_port, running
 
 CONNECTIONS = 64
 CASES = (("predict", 1), ("predict", 32), ("feedback", 1))
@@ -131,8 +131,8 @@ async def measured(port: int, requests: Sequence[bytes], seconds: float, connect
 
 
 @contextmanager
-def bare_server() -> Iterator[int]:
-    """The port of ``loadtest.bare`` in a process of its own."""
+def bare_server() -> Iterator[Server]:
+    """``loadtest.bare`` in a process of its own."""
     port = free_port()
     process = subprocess.Popen([sys.executable, "-m", "loadtest.bare", str(port)])  # noqa: S603 - our own module
     try:
@@ -142,7 +142,7 @@ def bare_server() -> Iterator[int]:
                 break
             except httpx.TransportError:
                 time.sleep(0.05)
-        yield port
+        yield Server(f"http://127.0.0.1:{port}", process.pid)
     finally:
         process.terminate()
         process.wait()
@@ -180,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for _ in range(given.rounds):
                 pair = [
                     asyncio.run(measured(at, requests_of(path, rows, columns, chosen, at), given.seconds))
-                    for at in (bare, port)
+                    for at in (bare.port, port)
                 ]
                 turns.append(pair)
             results.append(_result(path, rows, turns))

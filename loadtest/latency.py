@@ -49,11 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         columns, names = create(server.url, given.model, given.streams)
         ours = requests_of("predict", 1, columns, names, server.port)
         rate = highest(server.port, ours, given.seconds) / 2
-        others = requests_of("predict", 1, columns, names, bare)
+        others = requests_of("predict", 1, columns, names, bare.port)
         for _ in range(given.rounds):
             pair = [
                 asyncio.run(offer(port, requests, rate, given.seconds))
-                for port, requests in ((bare, others), (server.port, ours))
+                for port, requests in ((bare.port, others), (server.port, ours))
             ]
             turns.append((pair[0], pair[1]))
     result = result_of(rate, turns)

@@ -9,7 +9,7 @@ import asyncio
 import json
 import os
 import resource
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=15.0, help="length of the overload (default: %(default)g)")
     parser.add_argument("--json", type=Path, default=Path("build/overload.json"), help="file for all figures")
     given = parser.parse_args(arguments)
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4 * CONNECTIONS, hard), hard))
+    allow_connections()
     environ = {"OMP_NUM_THREADS": "1", "ACCLIMATE_QUEUE_ITEMS_MAX": str(QUEUE_ITEMS)}
     with serving((), environ) as server:
         columns, names = create(server.url, given.model, given.streams)
@@ -44,18 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         asyncio.run(measured(server.port, requests, 1.0, QUEUE_ITEMS))
         peak = asyncio.run(measured(server.port, requests, given.seconds / 3, QUEUE_ITEMS)).per_second
         idle = asyncio.run(offer(server.port, requests, 1.0, given.seconds / 3, probe=(HEALTH, HEALTH_RATE)))
-        over = asyncio.run(
-            offer(
-                server.port,
-                requests,
-                TIMES * peak,
-                given.seconds,
-                connections=CONNECTIONS,
-                warm_seconds=2.0,
-                probe=(HEALTH, HEALTH_RATE),
-                watch=server.resident_bytes,
-            )
-        )
+        over = overloaded(server.port, requests, peak, given.seconds, 2.0, server.resident_bytes)
     result = result_of(peak, idle, over)
     print(*lines(result), sep="\n")
     given.json.parent.mkdir(parents=True, exist_ok=True)
@@ -64,6 +52,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit("the generator itself was the limit, which says nothing of the server: repeat it undisturbed")
     if missed := missed_of(result):
         raise SystemExit(f"missed: {', '.join(missed)}")
+
+
+def allow_connections() -> None:
+    """Let this process open as many files as the connections need, where the system allows it."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4 * CONNECTIONS, hard), hard))
+
+
+def overloaded(
+    port: int,
+    requests: Sequence[bytes],
+    peak: float,
+    seconds: float,
+    warm_seconds: float,
+    watch: Callable[[], int] = lambda: 0,
+) -> Offered:
+    """What comes of ``TIMES`` the peak, while health is asked."""
+    return asyncio.run(
+        offer(
+            port,
+            requests,
+            TIMES * peak,
+            seconds,
+            connections=CONNECTIONS,
+            warm_seconds=warm_seconds,
+            probe=(HEALTH, HEALTH_RATE),
+            watch=watch,
+        )
+    )
 
 
 def result_of(peak: float, idle: Offered, over: Offered) -> dict[str, Any]:

@@ -1,15 +1,15 @@
 """What a run amounts to: percentiles, rates, and whether the generator itself was the limit."""
 
-import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from loadtest.generator import UNSENT, Run, Sample
+from loadtest.histogram import Histogram
 
 QUANTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0))
 NO_ANSWER = frozenset({UNSENT, "timeout"})
@@ -24,19 +24,21 @@ class Report:
     """The figures of one scenario.
 
     Attributes:
-        scenario: ``predict``, ``feedback`` or ``mixed``.
-        rate_asked: Requests per second that the schedule holds.
+        scenario: Its name.
+        rate_asked: Requests per second that the schedule holds; of an upload, batches.
         rate_achieved: Requests per second that were answered 2xx, up to the last answer.
         seconds: From the first due time of the measured part to its last answer.
         scheduled: Measured requests.
         ok: Those that were answered 2xx.
         outcomes: How many ended how: status codes, ``timeout``, transport errors, ``unsent``.
-        latency_ms: Percentiles from the *due* time to the answer, so that a server that stalls pays for all requests
-            that it kept waiting. Over the answers 2xx, and over requests that got no answer, which count as long as
-            they were waited for.
-        service_ms: The same from the time the request really left; the difference is waiting for a place in flight.
-        generator: ``lag_p99_ms``, ``cpu_share``, ``in_flight_peak``, ``in_flight_max``.
+        latency: From the *due* time to the answer, so that a server that stalls pays for all requests that it kept
+            waiting. Over the answers 2xx, and over requests that got no answer, which count as long as they were
+            waited for.
+        service: The same from the time the request really left; the difference is waiting for a place in flight.
+        generator: ``lag_p99_ms``, ``cpu_share``, ``in_flight_peak``, ``in_flight_max``, as far as they are known.
+        limited: Whether the generator itself was the limit, so that the times are not the server's.
         limits: Sentences: what kept the run from showing the server alone. Empty is good.
+        figures: What this scenario alone can tell, by name, the unit last.
     """
 
     scenario: str
@@ -46,36 +48,26 @@ class Report:
     scheduled: int
     ok: int
     outcomes: dict[str, int]
-    latency_ms: dict[str, float]
-    service_ms: dict[str, float]
+    latency: Histogram
+    service: Histogram
     generator: dict[str, float]
+    limited: bool
     limits: tuple[str, ...]
+    figures: dict[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """The fields as plain values."""
-        return asdict(self)
+        """Plain values: percentiles of both histograms, and the counts of ``latency``."""
+        plain = {each.name: getattr(self, each.name) for each in fields(self)}
+        return plain | {
+            "latency": percentiles_ms(self.latency),
+            "service": percentiles_ms(self.service),
+            "histogram": self.latency.as_json(),
+        }
 
 
-def quantile(ordered: Sequence[float], q: float) -> float:
-    """The smallest value that at least a share ``q`` of the values do not exceed; NaN without values.
-
-    Args:
-        ordered: Values in ascending order.
-        q: In (0, 1].
-
-    Example:
-        >>> quantile([1.0, 2.0, 3.0, 4.0], 0.5), quantile([1.0, 2.0, 3.0, 4.0], 0.99)
-        (2.0, 4.0)
-    """
-    if not ordered:
-        return math.nan
-    return ordered[max(math.ceil(q * len(ordered) - 1e-9), 1) - 1]
-
-
-def percentiles_ms(values_s: Sequence[float]) -> dict[str, float]:
-    """The reported quantiles of durations in seconds, in milliseconds; without values an empty dict."""
-    ordered = sorted(values_s)
-    return {name: round(quantile(ordered, q) * 1e3, 3) for name, q in QUANTILES} if ordered else {}
+def percentiles_ms(histogram: Histogram) -> dict[str, float]:
+    """The reported quantiles in milliseconds; without values an empty dict."""
+    return {name: round(histogram.at(q), 3) for name, q in QUANTILES} if len(histogram) else {}
 
 
 def summarize(scenario: str, rate: float, run: Run, *, warmup: int, in_flight_max: int) -> Report:
@@ -86,13 +78,9 @@ def summarize(scenario: str, rate: float, run: Run, *, warmup: int, in_flight_ma
     seconds = max(sample.ended_s for sample in samples) - samples[0].scheduled_s
     # The schedule's own length is the least it takes: n requests stand for n/rate seconds.
     seconds = max(seconds, len(samples) / rate)
-    lag_p99_ms = round(quantile(sorted(sample.late_s for sample in samples), 0.99) * 1e3, 3)
-    generator = {
-        "lag_p99_ms": lag_p99_ms,
-        "cpu_share": round(run.cpu_share, 3),
-        "in_flight_peak": run.in_flight_peak,
-        "in_flight_max": in_flight_max,
-    }
+    lag_p99_ms = round(Histogram.of(sample.late_s for sample in samples).at(0.99), 3)
+    late = said_of_generator(run.cpu_share, lag_p99_ms)
+    full = _said_of_places(samples, run, in_flight_max)
     return Report(
         scenario=scenario,
         rate_asked=rate,
@@ -101,32 +89,39 @@ def summarize(scenario: str, rate: float, run: Run, *, warmup: int, in_flight_ma
         scheduled=len(samples),
         ok=len(ok),
         outcomes=dict(sorted(Counter(sample.outcome for sample in samples).items())),
-        latency_ms=percentiles_ms([sample.ended_s - sample.scheduled_s for sample in timed]),
-        service_ms=percentiles_ms([sample.ended_s - sample.started_s for sample in ok]),
-        generator=generator,
-        limits=_limits(samples, run, lag_p99_ms, in_flight_max),
+        latency=Histogram.of(sample.ended_s - sample.scheduled_s for sample in timed),
+        service=Histogram.of(sample.ended_s - sample.started_s for sample in ok),
+        generator={
+            "lag_p99_ms": lag_p99_ms,
+            "cpu_share": round(run.cpu_share, 3),
+            "in_flight_peak": run.in_flight_peak,
+            "in_flight_max": in_flight_max,
+        },
+        limited=late is not None,
+        limits=tuple(sentence for sentence in (late, full) if sentence is not None),
     )
 
 
-def _limits(samples: Sequence[Sample], run: Run, lag_p99_ms: float, in_flight_max: int) -> tuple[str, ...]:
-    """What kept the run from showing the server alone, as sentences."""
-    found = []
-    if run.cpu_share > CPU_SHARE_MAX:
-        found.append(
-            f"the generator used {run.cpu_share:.0%} of its core: it is the limit; lower the rate or run several"
-        )
-    elif lag_p99_ms > LAG_MS_MAX:
-        found.append(
+def said_of_generator(cpu_share: float, lag_p99_ms: float) -> str | None:
+    """How the generator itself was the limit, as a sentence; ``None`` where it was not."""
+    if cpu_share > CPU_SHARE_MAX:
+        return f"the generator used {cpu_share:.0%} of its core: it is the limit; lower the rate or run several"
+    if lag_p99_ms > LAG_MS_MAX:
+        return (
             f"the generator sent {lag_p99_ms:.1f} ms late (p99): the machine is too busy for it; "
             "lower the rate or run it elsewhere"
         )
-    if run.in_flight_peak >= in_flight_max:
-        unsent = sum(sample.outcome == UNSENT for sample in samples)
-        found.append(
-            f"all {in_flight_max} places in flight were taken and {unsent} requests never left: "
-            "the server cannot keep up with this rate, or --in-flight is too low"
-        )
-    return tuple(found)
+    return None
+
+
+def _said_of_places(samples: Sequence[Sample], run: Run, in_flight_max: int) -> str | None:
+    if run.in_flight_peak < in_flight_max:
+        return None
+    unsent = sum(sample.outcome == UNSENT for sample in samples)
+    return (
+        f"all {in_flight_max} places in flight were taken and {unsent} requests never left: "
+        "the server cannot keep up with this rate, or --in-flight is too low"
+    )
 
 
 def table(reports: Sequence[Report]) -> Table:
@@ -139,7 +134,7 @@ def table(reports: Sequence[Report]) -> Table:
         view.add_column(heading, justify="right", no_wrap=True)
     view.add_column("other", no_wrap=True)
     for report in reports:
-        times = [_figure(report.latency_ms[name]) if report.latency_ms else "–" for name, _ in QUANTILES]
+        times = [_figure(report.latency.at(q)) if len(report.latency) else "–" for _, q in QUANTILES]
         other = " ".join(f"{count}×{name}" for name, count in report.outcomes.items() if not name.startswith("2"))
         view.add_row(
             report.scenario,

@@ -1,122 +1,75 @@
-"""What the requests say: rows and targets for any served model, made before the run starts."""
+"""The scenarios: what is done to a server, one after the other, each on streams of its own."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
-import numpy as np
-import orjson
+from loadtest.generator import on_exact_loop
+from loadtest.options import Options
+from loadtest.overload import QUEUE_ITEMS
+from loadtest.refusing import overload
+from loadtest.report import Report
+from loadtest.scheduled import asked, asked_cold
+from loadtest.target import Place
+from loadtest.upload import upload
 
-from loadtest.schedule import Schedule
-
-SCENARIOS = ("predict", "feedback", "mixed")
-INPUT_RANGE = 5.0
-"""Numeric inputs are uniform in ± this: the sinusoid task's range, five standard deviations of a standardised one."""
-
-
-class Request(NamedTuple):
-    """One request, ready to send: POST ``body`` to ``path``."""
-
-    path: str
-    body: bytes
-
-
-class Shape(NamedTuple):
-    """What a model takes.
-
-    Attributes:
-        kinds: ``numeric`` or ``categorical`` of each feature.
-        classes: Class labels; empty for regression.
-        outputs: Numbers of one regression target; 0 says that a target is a bare number.
-    """
-
-    kinds: tuple[str, ...]
-    classes: tuple[Any, ...]
-    outputs: int
-
-    @classmethod
-    def of(cls, model: Mapping[str, Any], example: Any) -> "Shape":
-        """The shape from ``GET /v1/models/{model}`` and one prediction of that model."""
-        return cls(
-            kinds=tuple(feature["kind"] for feature in model["features"]),
-            classes=tuple(model.get("classes") or range(model.get("ways") or 0)),
-            outputs=len(example) if isinstance(example, list) else 0,
-        )
+Scenario = Callable[[Place, Options], Report]
+ZIPF_EXPONENT = 1.0
+"""Of the scenario zipf, where none is asked for."""
+ZIPF_STREAMS_TIMES = 20
+"""So many times the streams of other scenarios: few are busy, and many are seldom heard of."""
 
 
-class World(NamedTuple):
-    """Each stream's own law, so that there is something to adapt to: y = amplitude · sin(x₀ + phase).
-
-    Attributes:
-        amplitude: (streams,)
-        phase: (streams,)
-    """
-
-    amplitude: np.ndarray[Any, np.dtype[np.float64]]
-    phase: np.ndarray[Any, np.dtype[np.float64]]
-
-    @classmethod
-    def draw(cls, streams: int, rng: np.random.Generator) -> "World":
-        """Amplitudes in [0.1, 5], phases in [0, π], as in the few-shot sinusoid papers."""
-        return cls(rng.uniform(0.1, 5.0, streams), rng.uniform(0.0, np.pi, streams))
-
-    def rows(self, stream: int, rows: int, shape: Shape, rng: np.random.Generator) -> tuple[list[Any], list[Any]]:
-        """``rows`` inputs and their targets; a class is the place of y between its bounds."""
-        x = rng.uniform(-INPUT_RANGE, INPUT_RANGE, (rows, max(len(shape.kinds), 1)))  # (rows, features)
-        y = self.amplitude[stream] * np.sin(x[:, 0] + self.phase[stream]) + rng.normal(0.0, 0.1, rows)
-        inputs = [[_value(kind, v) for kind, v in zip(shape.kinds, row, strict=False)] for row in x.tolist()]
-        if shape.classes:
-            place = np.clip((y / self.amplitude[stream] + 1) / 2, 0.0, 1.0 - 1e-9)
-            return inputs, [shape.classes[int(p * len(shape.classes))] for p in place]
-        values = [round(float(v), 6) for v in y]
-        return inputs, [[value] * shape.outputs for value in values] if shape.outputs else values
-
-
-def feedback_share(scenario: str, mixed: float) -> float:
-    """Share of feedback in a scenario's requests; ``mixed`` is that of the scenario of this name."""
-    return {"predict": 0.0, "feedback": 1.0, "mixed": mixed}[scenario]
-
-
-def predict_request(stream: str, inputs: Sequence[Any]) -> Request:
-    """A prediction for a stream."""
-    return Request(f"/v1/streams/{stream}/predict", orjson.dumps({"inputs": inputs}))
-
-
-def feedback_request(stream: str, inputs: Sequence[Any], targets: Sequence[Any]) -> Request:
-    """Labelled rows for a stream."""
-    return Request(f"/v1/streams/{stream}/feedback", orjson.dumps({"inputs": inputs, "targets": targets}))
-
-
-def first_rows(
-    names: Sequence[str], world: World, shape: Shape, *, labelled: int, rng: np.random.Generator
-) -> dict[str, Request | None]:
-    """The feedback that each stream starts from, by its id; None where ``labelled`` is 0."""
-    return {
-        name: feedback_request(name, *world.rows(number, labelled, shape, rng)) if labelled else None
-        for number, name in enumerate(names)
-    }
-
-
-def build(
-    schedule: Schedule, names: Sequence[str], world: World, shape: Shape, *, rows: int, rng: np.random.Generator
-) -> list[Request]:
-    """The requests of a schedule, in its order.
+def own_settings(*, hot_streams: int | None = None) -> dict[str, str]:
+    """Variables for a server of one's own: one thread of numerics, and a queue that ``overload`` can fill.
 
     Args:
-        schedule: Which stream, and whether feedback.
-        names: Stream ids by number.
-        world: The streams' laws.
-        shape: What the model takes.
-        rows: Rows a request, >= 1.
-        rng: Draws the rows.
+        hot_streams: Streams kept in memory, if not as many as by default; ``cold`` has to make more than these.
     """
-    requests = []
-    for stream, is_feedback in zip(schedule.streams.tolist(), schedule.feedback.tolist(), strict=True):
-        inputs, targets = world.rows(stream, rows, shape, rng)
-        name = names[stream]
-        requests.append(feedback_request(name, inputs, targets) if is_feedback else predict_request(name, inputs))
-    return requests
+    found = {"OMP_NUM_THREADS": "1", "ACCLIMATE_QUEUE_ITEMS_MAX": str(QUEUE_ITEMS)}
+    return found | ({} if hot_streams is None else {"ACCLIMATE_HOT_STREAMS_MAX": str(hot_streams)})
 
 
-def _value(kind: str, drawn: float) -> float | str:
-    """A number as it is, or one of a few category names."""
-    return round(drawn, 6) if kind == "numeric" else f"c{int(drawn)}"
+def _predict(place: Place, options: Options) -> Report:
+    """Predictions."""
+    return _asked("predict", place, options, feedback_share=0.0)
+
+
+def _feedback(place: Place, options: Options) -> Report:
+    """Labelled rows."""
+    return _asked("feedback", place, options, feedback_share=1.0)
+
+
+def _mixed(place: Place, options: Options) -> Report:
+    """Both in turn."""
+    return _asked("mixed", place, options, feedback_share=options.feedback_share)
+
+
+def _zipf(place: Place, options: Options) -> Report:
+    """Both, to many streams of which few are busy."""
+    streams, zipf = ZIPF_STREAMS_TIMES * options.streams, options.zipf or ZIPF_EXPONENT
+    share = options.feedback_share
+    return on_exact_loop(asked("zipf", place, options, feedback_share=share, streams=streams, zipf=zipf))
+
+
+def _cold(place: Place, options: Options) -> Report:
+    """Predictions by streams that are in the store and not in memory."""
+    return on_exact_loop(asked_cold("cold", place, options))
+
+
+def _asked(name: str, place: Place, options: Options, *, feedback_share: float) -> Report:
+    return on_exact_loop(
+        asked(name, place, options, feedback_share=feedback_share, streams=options.streams, zipf=options.zipf)
+    )
+
+
+SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
+    {
+        "predict": _predict,
+        "feedback": _feedback,
+        "mixed": _mixed,
+        "zipf": _zipf,
+        "cold": _cold,
+        "upload": upload,
+        "overload": overload,
+    }
+)

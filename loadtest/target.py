@@ -1,25 +1,55 @@
 """The server under load: what it serves, its streams, and one client for all requests."""
 
 import asyncio
+import math
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 
+from loadtest.bodies import Request, Shape
 from loadtest.generator import Send
-from loadtest.scenarios import Request, Shape
 
 SETUP_IN_FLIGHT = 16
+SETUP_STREAMS = 100
+"""Of one request; a batch of at most 100 rows each keeps it within the default limits."""
 T = TypeVar("T")
 JSON = {"content-type": "application/json"}
 
 
 class TargetError(Exception):
     """The server cannot be used for this run; one sentence that says why."""
+
+
+class Place(NamedTuple):
+    """A server under load.
+
+    Attributes:
+        url: Where it is reached.
+        cpu_seconds: What it has spent so far; NaN where nobody can tell.
+        lasting: It outlives the run, which leaves no stream behind then.
+        transport: How httpx reaches it, if not over a socket: an application in this process.
+    """
+
+    url: str
+    cpu_seconds: Callable[[], float] = lambda: math.nan
+    lasting: bool = True
+    transport: httpx.AsyncBaseTransport | None = None
+
+    @property
+    def port(self) -> int:
+        """For clients that know loopback alone.
+
+        Raises:
+            TargetError: It is not there.
+        """
+        if not is_loopback(self.url):
+            raise TargetError(f"{self.url} is not this machine, which this scenario's client wants")
+        return urlsplit(self.url).port or 80
 
 
 def is_loopback(url: str) -> bool:
@@ -36,10 +66,11 @@ def is_loopback(url: str) -> bool:
         return host == "localhost"
 
 
-def open_client(url: str, *, in_flight_max: int, timeout_s: float) -> httpx.AsyncClient:
+def open_client(place: Place, *, in_flight_max: int, timeout_s: float) -> httpx.AsyncClient:
     """A client with a kept connection for each request in flight; it heeds no proxy variables."""
     return httpx.AsyncClient(
-        base_url=url,
+        base_url=place.url,
+        transport=place.transport,
         trust_env=False,
         timeout=timeout_s,
         limits=httpx.Limits(max_connections=in_flight_max, max_keepalive_connections=in_flight_max),
@@ -59,26 +90,49 @@ async def shape_of(client: httpx.AsyncClient, model: str) -> Shape:
     return Shape.of(info, example["predictions"][0])
 
 
+async def limit_of(client: httpx.AsyncClient, name: str) -> int:
+    """A limit that the server has in force.
+
+    Raises:
+        TargetError: It does not answer.
+    """
+    return int((await _ask(client, "GET", "/v1/limits"))[name])
+
+
 def new_names(count: int) -> list[str]:
     """Stream ids with a random prefix, so that a run never touches the streams of another."""
     prefix = f"load-{uuid.uuid4().hex[:8]}"
     return [f"{prefix}-{number}" for number in range(count)]
 
 
-async def make_streams(client: httpx.AsyncClient, model: str, first: Mapping[str, Request | None]) -> None:
-    """Create streams, each of which learns its first feedback, if it has one.
+async def make_streams(
+    client: httpx.AsyncClient, model: str, names: Sequence[str], lessons: Sequence[Mapping[str, Any]]
+) -> None:
+    """Create streams, by what they learn first if there is such, many in a request.
+
+    Args:
+        client: Of the server.
+        model: What the streams are bound to.
+        names: Their ids.
+        lessons: Items of ``POST /v1/feedback``, one a stream; none at all leaves the streams as created.
 
     Raises:
         TargetError: The server refused one.
     """
 
-    async def one(name: str) -> None:
+    async def create(name: str) -> None:
         await _ask(client, "PUT", f"/v1/streams/{name}", {"model": model})
-        request = first[name]
-        if request is not None:
-            _check(await client.post(request.path, content=request.body, headers=JSON))
 
-    await _for_each(list(first), one)
+    async def teach(items: Sequence[Mapping[str, Any]]) -> None:
+        answer = await _ask(client, "POST", "/v1/feedback", {"items": items})
+        if refused := next((result for result in answer["results"] if "error" in result), None):
+            raise TargetError(f"{refused['stream']} was not taught: {refused['error']['detail']}")
+
+    if not lessons:
+        await _for_each(names, create)
+        return
+    for start in range(0, len(lessons), SETUP_STREAMS):  # one after the other: more than that may be too many at once
+        await teach(lessons[start : start + SETUP_STREAMS])
 
 
 async def delete_streams(client: httpx.AsyncClient, names: Sequence[str]) -> None:

@@ -1,64 +1,102 @@
-"""The requests of a run fit any served model."""
+"""Every scenario does to a real server what it says, and leaves nothing behind on one that lasts."""
 
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
 
+import httpx
 import numpy as np
-import orjson
 import pytest
 
-from loadtest.scenarios import SCENARIOS, Shape, World, build, feedback_share, first_rows
-from loadtest.schedule import plan
+from loadtest.options import Options
+from loadtest.scenarios import SCENARIOS, own_settings
+from loadtest.schedule import ScheduleError
+from loadtest.scheduled import asked, asked_cold
+from loadtest.server import Server, serving
+from loadtest.target import Place
+from tests.service.http_case import run_async
+from tests.service.http_case import serving as in_memory
 
-FEATURES = [{"name": "x", "kind": "numeric"}, {"name": "shop", "kind": "categorical"}]
-
-
-def bodies(shape: Shape, scenario: str) -> list[tuple[str, Any]]:
-    """Paths and decoded bodies of 20 requests of two rows."""
-    rng = np.random.default_rng(0)
-    share = feedback_share(scenario, 0.5)
-    schedule = plan(10.0, 2.0, warmup_s=0.0, streams=3, zipf=0.0, feedback_share=share, rng=rng)
-    requests = build(schedule, ["a", "b", "c"], World.draw(3, rng), shape, rows=2, rng=rng)
-    return [(request.path, orjson.loads(request.body)) for request in requests]
+SHORT = Options(rate=50.0, seconds=0.4, warmup=0.1, streams=4, labelled=2, batch=4)
+IN_MEMORY = Options(model="reg", rate=200.0, seconds=0.1, warmup=0.05, streams=3, labelled=2)
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
-def test_every_request_carries_rows_in_the_models_order(scenario: str) -> None:
-    """Each body has the asked number of rows, each row a value of the right kind for each feature."""
-    made = bodies(Shape.of({"features": FEATURES, "classes": None}, 0.5), scenario)
-    assert len(made) == 20
-    for _, body in made:
-        assert [[type(value) for value in row] for row in body["inputs"]] == [[float, str]] * 2
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A server of one's own that has little memory and a short queue."""
+    with serving((), own_settings(hot_streams=16)) as running:
+        yield running
 
 
-@pytest.mark.parametrize(("scenario", "expected"), [("predict", 0), ("feedback", 20), ("mixed", 10)])
-def test_scenarios_send_their_share_of_feedback(scenario: str, expected: int) -> None:
-    """Feedback goes to the feedback path and carries a target for each row; predictions carry none."""
-    made = bodies(Shape.of({"features": FEATURES}, 0.5), scenario)
-    feedback = [body for path, body in made if path.endswith("/feedback")]
-    assert len(feedback) == expected
-    assert all(len(body["targets"]) == 2 for body in feedback)
-    assert not any("targets" in body for path, body in made if path.endswith("/predict"))
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_scenario_is_answered_and_leaves_nothing_behind(name: str, server: Server) -> None:
+    """Its answers are 200, or 429 of an overload, its latencies are all there, and its streams are gone."""
+    report = SCENARIOS[name](Place(server.url, server.cpu_seconds), SHORT)
+    assert report.scenario == name
+    assert report.outcomes.get("200") == report.ok > 0
+    assert set(report.outcomes) <= ({"200", "429"} if name == "overload" else {"200"})
+    assert len(report.latency) == report.ok or name == "overload"
+    assert report.latency.at(1.0) > 0.0
+    assert httpx.get(f"{server.url}/v1/streams", trust_env=False).json()["items"] == []
 
 
-@pytest.mark.parametrize(("example", "width"), [(0.5, None), ([0.5, 0.1, 0.2], 3)])
-def test_targets_have_the_models_width(example: Any, width: int | None) -> None:
-    """A bare number for one output, a list of numbers for several."""
-    targets = bodies(Shape.of({"features": FEATURES}, example), "feedback")[0][1]["targets"]
-    assert [len(target) if isinstance(target, list) else None for target in targets] == [width, width]
+def test_an_upload_tells_rows_a_second_and_their_cost(server: Server) -> None:
+    """Both of the part that is not held to a rate."""
+    figures = SCENARIOS["upload"](Place(server.url, server.cpu_seconds), SHORT).figures
+    assert figures["rows_per_second"] > 0.0
+    assert figures["cpu_us_row"] >= 0.0
 
 
-def test_classes_are_taken_from_the_model() -> None:
-    """For classification every target is one of the served labels, whatever its type."""
-    shape = Shape.of({"features": FEATURES, "classes": ["UP", "DOWN"]}, "UP")
-    seen = {target for _, body in bodies(shape, "feedback") for target in body["targets"]}
-    assert seen == {"UP", "DOWN"}
+def test_an_overload_offers_three_times_the_peak(server: Server) -> None:
+    """What was refused is told with whether it said when to come back; health was asked meanwhile."""
+    report = SCENARIOS["overload"](Place(server.url), SHORT)
+    assert report.rate_asked == pytest.approx(3 * report.figures["peak_per_second"], abs=0.01)
+    assert report.figures["goodput_share"] > 0.0
+    assert report.figures["retry_after_share"] == 1.0 or "429" not in report.outcomes
 
 
-def test_streams_can_start_without_labels() -> None:
-    """With no labelled rows asked for, a stream is only created."""
-    rng = np.random.default_rng(0)
-    shape = Shape.of({"features": FEATURES}, 0.5)
-    assert first_rows(["a"], World.draw(1, rng), shape, labelled=0, rng=rng) == {"a": None}
-    some = first_rows(["a"], World.draw(1, rng), shape, labelled=4, rng=rng)["a"]
-    assert some is not None
-    assert len(orjson.loads(some.body)["targets"]) == 4
+def test_every_scenario_is_documented() -> None:
+    """In a row of the table that says what is done."""
+    text = (Path(__file__).parents[2] / "docs/performance.md").read_text("utf-8")
+    rows = "".join(line for line in text.splitlines() if line.startswith("| `"))
+    assert [name for name in SCENARIOS if f"`{name}`" not in rows] == []
+
+
+@run_async
+async def test_cold_streams_are_out_of_memory_when_they_are_asked() -> None:
+    """Each exactly once, after so many others have learned that the server had to let it go."""
+    met: list[tuple[str, bool]] = []
+    async with in_memory(hot_streams_max=8) as (client, streams):
+        inner = client._transport
+
+        class Watching(httpx.AsyncBaseTransport):
+            async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+                path = request.url.path
+                if path.startswith("/v1/streams/") and path.endswith("/predict"):
+                    stream = path.split("/")[3]
+                    met.append((stream, streams._hot.peek(stream) is not None))
+                return await inner.handle_async_request(request)
+
+        report = await asked_cold("cold", Place("http://test", transport=Watching()), IN_MEMORY)
+        assert [hot for _, hot in met] == [False] * 30
+        assert len({stream for stream, _ in met}) == 30
+        assert (report.scheduled, report.ok) == (20, 20)
+        assert (await client.get("/v1/streams")).json()["items"] == []
+
+
+@run_async
+async def test_streams_of_a_server_of_one_s_own_are_left() -> None:
+    """It goes anyway; each has learned its rows before it is asked."""
+    async with in_memory() as (client, _):
+        place = Place("http://test", lasting=False, transport=client._transport)
+        report = await asked("predict", place, IN_MEMORY, feedback_share=0.0, streams=3, zipf=0.0)
+        left = (await client.get("/v1/streams")).json()["items"]
+        assert [stream["rows_seen"] for stream in left] == [2, 2, 2]
+        assert report.outcomes == {"200": 20}
+        assert np.isnan(report.figures["cpu_ms"])  # nobody can tell
+
+
+@run_async
+async def test_cold_streams_must_have_learned() -> None:
+    """Otherwise there is nothing to bring back."""
+    with pytest.raises(ScheduleError, match="--labelled"):
+        await asked_cold("cold", Place("http://test"), Options(labelled=0))

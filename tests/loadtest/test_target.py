@@ -1,7 +1,7 @@
 """Talking to the server under load, without a network: httpx's ASGI transport in front of a few lines of server."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import httpx
@@ -10,7 +10,7 @@ import pytest
 
 from loadtest import __main__ as command
 from loadtest import target
-from loadtest.scenarios import Request, feedback_request
+from loadtest.bodies import Request
 
 T = TypeVar("T")
 
@@ -18,8 +18,9 @@ T = TypeVar("T")
 class Server:
     """Answers as the service would and remembers what it was asked."""
 
-    def __init__(self, status: int = 200) -> None:
+    def __init__(self, status: int = 200, results: Sequence[Any] = ()) -> None:
         self.status = status
+        self.results = list(results)
         self.asked: list[tuple[str, str]] = []
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -27,7 +28,12 @@ class Server:
         while (await receive()).get("more_body"):
             pass
         self.asked.append((scope["method"], scope["path"]))
-        body = {"features": [{"name": "x", "kind": "numeric"}], "classes": None, "predictions": [[0.0, 0.0]]}
+        body: dict[str, Any] = {
+            "features": [{"name": "x", "kind": "numeric"}],
+            "classes": None,
+            "predictions": [[0.0, 0.0]],
+        }
+        body |= {"results": self.results}
         headers = [(b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": orjson.dumps(body)})
@@ -57,22 +63,26 @@ def test_a_server_that_refuses_is_named_with_its_answer() -> None:
 
 
 def test_streams_are_created_taught_and_removed() -> None:
-    """A stream is put, learns its first rows if it has some, and is deleted in the end."""
+    """By their first rows, many in a request; without any they are put, and all are deleted in the end."""
     server = Server()
-    first = {"a": feedback_request("a", [[1.0]], [2.0]), "b": None}
+    lessons = [{"stream": name, "model": "sinusoid", "inputs": [[1.0]], "targets": [2.0]} for name in "ab"]
 
     async def live(client: httpx.AsyncClient) -> None:
-        await target.make_streams(client, "sinusoid", first)
-        await target.delete_streams(client, list(first))
+        await target.make_streams(client, "sinusoid", ["a", "b"], lessons)
+        await target.make_streams(client, "sinusoid", ["c"], [])
+        await target.delete_streams(client, ["a", "b", "c"])
 
     asking(server, live)
-    assert sorted(server.asked) == [
-        ("DELETE", "/v1/streams/a"),
-        ("DELETE", "/v1/streams/b"),
-        ("POST", "/v1/streams/a/feedback"),
-        ("PUT", "/v1/streams/a"),
-        ("PUT", "/v1/streams/b"),
-    ]
+    assert server.asked[:2] == [("POST", "/v1/feedback"), ("PUT", "/v1/streams/c")]
+    assert sorted(server.asked[2:]) == [("DELETE", f"/v1/streams/{name}") for name in "abc"]
+
+
+def test_a_lesson_that_is_refused_ends_the_set_up() -> None:
+    """With the stream and the reason, although the request itself was answered 200."""
+    server = Server(results=[{"stream": "a", "error": {"detail": "the disk is on fire"}}])
+    lesson = {"stream": "a", "model": "sinusoid", "inputs": [[1.0]], "targets": [2.0]}
+    with pytest.raises(target.TargetError, match="a was not taught: the disk is on fire"):
+        asking(server, lambda client: target.make_streams(client, "sinusoid", ["a"], [lesson]))
 
 
 def test_sender_reports_the_status() -> None:
