@@ -19,7 +19,7 @@ IMAGE ?= acclimate
 CONTAINER ?= $(shell command -v docker || command -v podman)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check demo models benchmark tabular sinusoid omniglot switching detection recurring virtual-drift metatrain-speed engine-rate http-rate upload-rate workers many-streams latency overload crash loadtest bench image image-test clean
+.PHONY: help serve test check demo models benchmark tabular sinusoid omniglot switching detection recurring virtual-drift metatrain-speed engine-rate http-rate upload-rate workers many-streams latency overload audit crash loadtest bench image image-test clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r t d; do printf '%-15s %s\n' "$$t" "$$d"; done
@@ -119,6 +119,11 @@ loadtest: $(VENV)/.installed ## open-loop load on a server of its own: latency p
 
 bench: $(VENV)/.installed ## all load scenarios in turns, a report, a picture, and what moved since the last run
 	@$(PY) -m loadtest.bench $(ARGS)
+
+audit: $(VENV)/.installed-dev ## known vulnerabilities of what is pinned, and licences; asks the package index
+	@test -x build/audit/bin/pip-audit || { "$(PYTHON)" -m venv build/audit && build/audit/bin/python -m pip --disable-pip-version-check install --quiet pip-audit pip-licenses; }
+	@build/audit/bin/pip-licenses --python=$(PY) --format=markdown
+	@build/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --vulnerability-service pypi
 
 image: ## build the container image with docker or podman
 	@test -n "$(CONTAINER)" || { echo "make image needs docker or podman (on Debian without either, as root: make image-test)" >&2; exit 1; }
