@@ -43,6 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models.continuing",),
     ("models",),
     ("service", "service.errors"),
+    ("service.client", "service.client.*"),
     ("service.keys",),
     ("service.scopes",),
     (
