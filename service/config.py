@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     pending_rows_max: Count = Field(default=10_000, description="predictions of a stream that wait for their labels")
     queue_items_max: Count = Field(default=4_096, description="requests that may wait for the numerics before 429")
     refusal_seconds: Seconds = Field(
-        default=0.5, description="time after which a request beyond the queue gets its 429"
+        default=1.0, description="time after which a request beyond the queue gets its 429"
     )
     tick_items_max: Count = Field(default=256, description="requests that one batched computation takes")
     hot_streams_max: Count = Field(default=10_000, description="streams kept in memory")
