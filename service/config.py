@@ -20,6 +20,7 @@ _KUBERNETES_LINKS = re.compile(PREFIX + r"(SERVICE_HOST|SERVICE_PORT.*|PORT_\d+_
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0)]
+Wait = Annotated[float, Field(gt=0)]
 Rate = Annotated[float, Field(ge=0)]
 
 
@@ -68,6 +69,11 @@ class Settings(BaseSettings):
     )
     tick_items_max: Count = Field(default=256, description="requests that one batched computation takes")
     hot_streams_max: Count = Field(default=10_000, description="streams kept in memory")
+    connections_max: Count = Field(default=10_000, description="connections of a worker; further ones are closed")
+    head_bytes_max: Count = Field(default=65_536, description="largest head of a request, bytes")
+    head_seconds: Wait = Field(default=10.0, description="time that the head of a request may take")
+    body_seconds: Wait = Field(default=120.0, description="longest silence in the middle of a body")
+    reader_seconds: Wait = Field(default=60.0, description="time that a client may leave an answer unread")
     event_followers_max: Count = Field(default=1_000, description="clients that follow events at once")
     webhooks_max: Count = Field(default=100, description="webhooks")
     webhook_private: bool = Field(default=False, description="call webhooks at private addresses, too")

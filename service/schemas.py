@@ -143,6 +143,11 @@ class Limits(BaseModel):
     key_bytes_per_second: float
     tenants_max: int
     hot_streams_max: int
+    connections_max: int
+    head_bytes_max: int
+    head_seconds: float
+    body_seconds: float
+    reader_seconds: float
     event_followers_max: int
     webhooks_max: int
     snapshot_rows: int

@@ -3,11 +3,13 @@
 import asyncio
 import gc
 import math
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, closing, contextmanager, nullcontext
 from types import FrameType
+from typing import cast
 
 import structlog
 import uvicorn
@@ -16,11 +18,14 @@ from fastapi import FastAPI
 from service.config import Settings
 from service.errors import ConfigurationError
 from service.logs import configure_logs
+from service.patience import patient
 from service.tenants import Tenants
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than clients keep idle connections, so that it is never the server that closes one under a new request."""
 BACKLOG = 2_048
+FILES_BESIDE = 512
+"""Files that are open beside the clients' connections."""
 GC_OBJECTS = 20_000
 """New objects between two collections."""
 _log = structlog.get_logger("acclimate.server")
@@ -68,9 +73,10 @@ def run(
     tenants: Tenants = app.state.tenants
     settings = tenants.settings
     configure_logs(settings.log_level, worker=worker)
+    allow_connections(settings.connections_max)
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=cast("type[asyncio.Protocol]", patient(settings)),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -97,6 +103,15 @@ async def _serve(app: FastAPI, server: _Server, sock: socket.socket, beside: Abs
             _log.info("serving", url=base_url(sock))
             await server.serve(sockets=[sock])
         _log.info("stopped")
+
+
+def allow_connections(count: int) -> None:
+    """Raise the process's limit of open files to what so many connections need, as far as it may be raised."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + FILES_BESIDE
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def spare_collector() -> None:

@@ -55,6 +55,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "service.threads",
         "service.metrics",
     ),
+    ("service.patience",),
     ("service.schemas", "service.problems", "service.payload", "service.store", "service.store.*"),
     ("service.statistics",),
     ("service.oip", "service.oip.*"),
