@@ -132,21 +132,31 @@ def adapt_again(engine: Engine, loaded: Loaded, retained: Sequence[Entry]) -> in
 
 
 def undone(entries: Sequence[Entry]) -> list[Entry]:
-    """Entries without those that a later roll-back has undone.
+    """Entries without those that a later roll-back has undone, or that an import has replaced.
+
+    A roll-back goes on from what the stream was at its revision, also where that had itself been rolled back since.
 
     Example:
+        >>> from service.payload import encode_state
         >>> rows = [Entry(at, "feedback", 0.0, 0, 1, b"", b"", b"") for at in (1, 2, 3)]
         >>> back = Entry(4, "rollback", 0.0, 3, 0, encode_state({"restored": 1}, b""), b"", b"")
+        >>> forth = Entry(5, "rollback", 0.0, 3, 0, encode_state({"restored": 3}, b""), b"", b"")
         >>> [entry.revision for entry in undone([*rows, back])]
         [1, 4]
+        >>> [entry.revision for entry in undone([*rows, back, forth])]
+        [1, 2, 3, 5]
     """
     left: list[Entry] = []
-    for entry in entries:
-        if entry.kind == "rollback":
-            restored = decode_state(entry.payload)[0]["restored"]
-            left = [each for each in left if each.revision <= restored]
+    last = entries[-1].revision if entries else 0
+    for entry in reversed(entries):
+        if entry.revision > last:
+            continue
         left.append(entry)
-    return left
+        if entry.kind == "import":
+            break
+        if entry.kind == "rollback":
+            last = decode_state(entry.payload)[0]["restored"]
+    return left[::-1]
 
 
 def _since_state(loaded: Loaded) -> Loaded:

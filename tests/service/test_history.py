@@ -129,6 +129,35 @@ async def test_under_another_config_the_rows_are_learned_again() -> None:
 
 
 @run_async
+async def test_a_roll_back_that_is_taken_back_has_learned_its_rows_again() -> None:
+    """Under another config the stream learns all of them, as one does that was never rolled back."""
+    async with serving() as (client, _):
+        for stream in ("s", "plain"):
+            await teach(client, 4, stream=stream)
+        for revision in (1, 4):
+            (await roll_back(client, revision=revision)).raise_for_status()
+        for stream in ("s", "plain"):
+            body = {"model": "reg", "config": {"detector": "page_hinkley"}}
+            (await client.put(f"/v1/streams/{stream}", json=body)).raise_for_status()
+        assert await predicted(client) == await predicted(client, "plain")
+
+
+@run_async
+async def test_what_an_import_has_replaced_is_not_learned_again() -> None:
+    """Under another config the stream learns what came after the file, not what the file put an end to."""
+    async with serving() as (client, _):
+        await teach(client, 4)
+        await client.put("/v1/streams/new", json={"model": "reg"})
+        file = (await client.get("/v1/streams/new/snapshot")).content
+        (await client.put("/v1/streams/s/snapshot", content=file, headers=FILE)).raise_for_status()
+        for stream in ("s", "new"):
+            await teach(client, 2, stream=stream, seed=5)
+            body = {"model": "reg", "config": {"detector": "page_hinkley"}}
+            (await client.put(f"/v1/streams/{stream}", json=body)).raise_for_status()
+        assert await predicted(client) == await predicted(client, "new")
+
+
+@run_async
 async def test_a_revision_that_is_not_there_is_refused() -> None:
     """With what there is; and nothing has changed."""
     async with serving() as (client, _):
