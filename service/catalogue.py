@@ -38,7 +38,7 @@ class Catalogue:
 
         Args:
             name: Of the model.
-            bundle: The file's bytes; a version with the same bytes is that version.
+            bundle: The file's bytes; a version that says the same is that version.
             version: Its number, where another worker has given it one.
 
         Returns:
@@ -57,7 +57,7 @@ class Catalogue:
             return model
 
         model = await self._threads.load(check)
-        return await self._threads.write(lambda: self._registry.put(name, bundle, model, version))
+        return await self._threads.write(lambda: self._registry.put(name, model, version))
 
     async def activate(self, name: str, version: int) -> None:
         """Make a version the active one: its streams are brought along meanwhile, and no request fails.

@@ -56,13 +56,15 @@ class Registry:
         found = [(info.name, info.active_version) for info in self.infos()]
         return [(name, version) for name, version in found if version is not None]
 
-    def put(self, name: str, bundle: bytes, model: Model, version: int | None = None) -> int:
-        """Add a bundle and the model that it holds, not active; its version.
+    def put(self, name: str, model: Model, version: int | None = None) -> int:
+        """Add a model, not active; its version.
+
+        It is kept as this version writes it, so that a file written by an older one is the same version as before.
 
         Raises:
             ConflictError: The name has another version of this number.
         """
-        record = self._store.put_model(name, bundle, activate=False, version=version)
+        record = self._store.put_model(name, write_bundle(model), activate=False, version=version)
         if version not in {None, record.version}:
             raise ConflictError(f"Workers number the versions of model {name} differently: restart the service.")
         with self._lock:

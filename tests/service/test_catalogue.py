@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from models import Model, write_bundle
+from models import Model, read_bundle, write_bundle
 from service.config import Settings
 from service.store import SqliteStore, Store
 from service.streams import Streams
@@ -15,6 +15,7 @@ from tests.models.examples import small_model
 from tests.service.http_case import assert_problem, run_async, serving, small_models
 from tests.service.streams_case import PROBE, batches
 
+SHIPPED = Path("models/shipped/sinusoid.safetensors").read_bytes()
 FILE = {"Content-Type": "application/octet-stream"}
 
 
@@ -62,6 +63,18 @@ async def test_an_uploaded_version_waits_to_be_activated() -> None:
         assert (await client.put("/v1/streams/s", json={"model": "reg"})).json()["model_version"] == 2
         assert (await activate(client, 1)).json()["active_version"] == 1
         assert await predicted(client, "/v1/models/reg") == start
+
+
+@run_async
+async def test_a_file_is_told_by_what_it_says() -> None:
+    """However it was written: the files that ship are the versions that are served."""
+    file = SHIPPED
+    model = read_bundle(file)
+    assert write_bundle(model) != file
+    async with serving() as (client, _):
+        for written in (file, write_bundle(model), write_bundle(read_bundle(write_bundle(model)))):
+            added = await client.post("/v1/models/new/versions", content=written, headers=FILE)
+            assert added.json()["version"] == 1
 
 
 @run_async
