@@ -50,6 +50,6 @@ STOPSIGNAL SIGTERM
 # http.client, not urllib: it heeds no proxy variables.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
   CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('ACCLIMATE_PORT', '8000')), timeout=2); c.request('GET', '/livez'); sys.exit(c.getresponse().status != 200)"]
-# Outside loopback the server starts only with ACCLIMATE_ALLOW_ANONYMOUS=1: the image does not decide that for you.
+# Outside loopback the server starts only with a key, or with ACCLIMATE_ALLOW_ANONYMOUS=1: the image decides neither.
 ENTRYPOINT ["acclimate"]
 CMD ["serve", "--host", "0.0.0.0"]

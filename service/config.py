@@ -102,13 +102,13 @@ class Settings(BaseSettings):
 
     @property
     def bootstrap(self) -> str | None:
-        """The bootstrap key, out of its file where that is set.
+        """The bootstrap key, out of its file where that is set; an empty one is none.
 
         Raises:
             ConfigurationError: The file cannot be read.
         """
         if self.bootstrap_key_file is None:
-            return self.bootstrap_key
+            return self.bootstrap_key or None
         try:
             return self.bootstrap_key_file.read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:

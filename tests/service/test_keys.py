@@ -141,6 +141,7 @@ def test_the_bootstrap_key_is_admin_of_the_default_tenant(tmp_path: Path) -> Non
         assert (key.tenant, key.scope) == ("default", "admin")
         assert ring.key_of("another bootstrap key of these tests") is None
         assert BOOTSTRAP not in repr(settings)
+    assert Settings(bootstrap_key="").bootstrap is None  # as compose files pass on what is not set
     with pytest.raises(ConfigurationError, match="shorter than 16"):
         KeyRing(tmp_path, "short")
     with pytest.raises(ConfigurationError, match="cannot be read"):
