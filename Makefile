@@ -117,8 +117,8 @@ crash: $(VENV)/.installed ## kill -9 under load, restart, compare; N=20 cycles
 model-test: $(VENV)/.installed-dev ## requests, faults and crashes in any order against a reference; N=20 schedules a store
 	@SCHEDULES=$(N) $(PY) -m pytest tests/service/test_state_machine.py $(ARGS)
 
-damage: $(VENV)/.installed-dev ## overwrite or cut each block of a store: nothing wrong is served, and damage is named
-	@BLOCKS_EVERY=1 $(PY) -m pytest tests/service/test_damage.py $(ARGS)
+damage: $(VENV)/.installed-dev ## damage each block of a store, fail each write: nothing wrong is served, nothing is lost
+	@BLOCKS_EVERY=1 $(PY) -m pytest tests/service/test_damage.py tests/service/test_power.py $(ARGS)
 
 loadtest: $(VENV)/.installed ## open-loop load on a server of its own: latency percentiles, achieved rate
 	@$(PY) -m loadtest $(ARGS)

@@ -213,17 +213,20 @@ def open_writer(path: Path) -> sqlite3.Connection:
         except BaseException:
             connection.close()
             raise
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise ConfigurationError(f"cannot open the store {path} ({error}): restore it from a backup") from error
     return connection
 
 
 def _begin(path: Path) -> None:
-    """Make a new store under another name first: a crash leaves none, so that an empty one is damage."""
+    """Make a new store under another name first: a crash leaves none, so that an empty one is damage.
+
+    Not in WAL mode: what a failed checkpoint leaves in the log would not be renamed along.
+    """
     made = path.with_name(f"{path.name}-new")
-    for leftover in (made, made.with_name(f"{made.name}-wal"), made.with_name(f"{made.name}-shm")):
+    for leftover in (made, made.with_name(f"{made.name}-journal")):
         leftover.unlink(missing_ok=True)
-    connection = connect(made, WRITER_PRAGMAS)
+    connection = connect(made, ("journal_mode=DELETE", *WRITER_PRAGMAS[1:]))
     try:
         _make(connection, TABLES, f"PRAGMA application_id={APPLICATION_ID};", 0)
     finally:

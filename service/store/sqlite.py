@@ -9,6 +9,7 @@ from pathlib import Path
 
 import orjson
 
+from service.errors import ConfigurationError
 from service.store.base import (
     PURGE_ROWS,
     Answer,
@@ -70,6 +71,11 @@ class SqliteStore:
             self._writer = open_writer(path)
             sync_directory(data_dir)
             sync_directory(data_dir.resolve().parent)
+        except OSError as error:
+            self._lock.close()
+            raise ConfigurationError(
+                f"cannot make the data directory {data_dir} durable ({error.strerror}): choose another with --data-dir"
+            ) from error
         except BaseException:
             self._lock.close()
             raise
