@@ -19,7 +19,7 @@ IMAGE ?= acclimate
 CONTAINER ?= $(shell command -v docker || command -v podman)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check demo models benchmark tabular sinusoid omniglot switching detection recurring virtual-drift metatrain-speed engine-rate http-rate upload-rate workers many-streams latency overload audit crash model-test loadtest bench image image-test clean
+.PHONY: help serve test check demo models benchmark tabular sinusoid omniglot switching detection recurring virtual-drift metatrain-speed engine-rate http-rate upload-rate workers many-streams latency overload audit crash model-test damage loadtest bench image image-test clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r t d; do printf '%-15s %s\n' "$$t" "$$d"; done
@@ -116,6 +116,9 @@ crash: $(VENV)/.installed ## kill -9 under load, restart, compare; N=20 cycles
 
 model-test: $(VENV)/.installed-dev ## requests, faults and crashes in any order against a reference; N=20 schedules a store
 	@SCHEDULES=$(N) $(PY) -m pytest tests/service/test_state_machine.py $(ARGS)
+
+damage: $(VENV)/.installed-dev ## damage each block of a store, fail each write: nothing wrong is served, nothing is lost
+	@BLOCKS_EVERY=1 $(PY) -m pytest tests/service/test_damage.py tests/service/test_power.py $(ARGS)
 
 loadtest: $(VENV)/.installed ## open-loop load on a server of its own: latency percentiles, achieved rate
 	@$(PY) -m loadtest $(ARGS)

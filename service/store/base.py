@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from service.errors import ServiceError
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Layout of what is stored. A store written by a newer one is refused."""
 PURGE_ROWS = 2_000
 """Most rows of deleted streams that one transaction clears away."""

@@ -105,6 +105,26 @@ def verify_chain(stream: str, start: tuple[int, bytes], entries: Sequence[Entry]
     return revision, chain
 
 
+def verify_page(record: StreamRecord, first: int, entries: Sequence[Entry], *, last: bool) -> None:
+    """Check a page of a stream's log.
+
+    Args:
+        record: The stream, which may have gone on since.
+        first: Revision that the page begins with.
+        entries: The page.
+        last: Whether it goes to the end of the log.
+
+    Raises:
+        DamagedError: One is missing or altered.
+    """
+    start = (first - 1, entries[0].previous if entries else b"")
+    revision, _ = verify_chain(record.stream, start, entries)
+    if last and revision < record.stream_version:
+        raise DamagedError(record.stream, revision + 1, f"its log ends before revision {record.stream_version}")
+    if any(entry.revision == record.stream_version and entry.chain != record.chain for entry in entries):
+        raise DamagedError(record.stream, record.stream_version, "its log does not end where the stream stands")
+
+
 def verify_loaded(loaded: Loaded) -> Loaded:
     """Check that snapshot and entries lead to the record's revision and chain digest.
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from service.errors import ConfigurationError
 from service.store.base import FORMAT_VERSION, DamagedError, Entry, InputWatch, Pending, StreamRecord
+from service.store.beside import COLUMNS, begins_at, verify_beside
 from service.store.chain import bundle_digest, verify_chain, verify_pending, verify_watch
 from service.store.schema import APPLICATION_ID, FILE_NAME, READER_PRAGMAS, connect_read_only
 from service.store.statements import to_record, to_snapshot
@@ -17,7 +18,7 @@ _PROBLEMS_MAX = 100
 """Most complaints of SQLite about one file that are told."""
 _RECORD = (
     "SELECT key, stream, model, model_version, config, metadata, stream_version, rows_seen, chain, state, last_drift,"
-    " created_at, updated_at, digest FROM streams WHERE key>? ORDER BY key LIMIT 1"
+    " created_at, updated_at, digest, beside FROM streams WHERE key>? ORDER BY key LIMIT 1"
 )
 
 
@@ -115,6 +116,11 @@ def _check_stream(db: sqlite3.Connection, row: Sequence[Any]) -> tuple[list[Dama
             entries += check(db, record, chains)
         except DamagedError as error:
             damages.append(_damage(error))
+    for table in COLUMNS:
+        try:
+            verify_beside(db, record.stream, record.key, row[14], (table,))
+        except DamagedError as error:
+            damages.append(_damage(error))
     return damages, entries
 
 
@@ -129,6 +135,11 @@ def _check_log(db: sqlite3.Connection, record: StreamRecord, chains: dict[int, b
         count += len(page)
     if at is None and record.stream_version and record.stream_version not in wanted:
         raise DamagedError(record.stream, record.stream_version, "its log is missing")
+    (kept,) = db.execute("SELECT beside FROM streams WHERE key=?", (record.key,)).fetchone()
+    first = begins_at(kept)
+    (found,) = db.execute("SELECT min(revision) FROM entries WHERE stream=?", (record.key,)).fetchone()
+    if (found or record.stream_version + 1) > first <= record.stream_version:
+        raise DamagedError(record.stream, first, "its log entry is missing")
     if at is not None and at[0] != record.stream_version:
         raise DamagedError(record.stream, at[0] + 1, f"its log ends before revision {record.stream_version}")
     if at is not None and at[1] != record.chain:

@@ -31,8 +31,14 @@ class DirectoryLock:
                 f"the data directory {data_dir} is in use by another process (id {owner}): "
                 "stop it, or choose another directory with --data-dir"
             ) from error
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, str(os.getpid()).encode(), 0)
+        try:
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, str(os.getpid()).encode(), 0)
+        except OSError as error:
+            os.close(self._file)
+            raise ConfigurationError(
+                f"cannot write to the data directory {data_dir} ({error.strerror}): choose another with --data-dir"
+            ) from error
 
     def close(self) -> None:
         """Let go of the directory."""

@@ -156,6 +156,8 @@ def _copy_stream(reader: sqlite3.Connection, target: sqlite3.Connection, record:
             (record.key,),
         )
         target.executemany(f"INSERT INTO {table} (stream, {columns}) VALUES ({marks})", ((key, *row) for row in rows))
+    (sums,) = reader.execute("SELECT beside FROM streams WHERE key=?", (record.key,)).fetchone()
+    target.execute("UPDATE streams SET beside=? WHERE key=?", (sums, key))
     renamed: dict[int, int] = {}
     for number, *event in reader.execute(
         f"SELECT id, {_EVENT} FROM events WHERE stream=? ORDER BY id", (record.key,)

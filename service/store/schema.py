@@ -6,6 +6,7 @@ from pathlib import Path
 
 from service.errors import ConfigurationError, ServiceError, StoreFullError, UnavailableError
 from service.store.base import FORMAT_VERSION, DamagedError
+from service.store.beside import EMPTY, sum_all
 
 APPLICATION_ID = 0x41636C69
 """``Acli``: marks the file as ours, so that another program's database is not taken for a store."""
@@ -146,7 +147,10 @@ CREATE TABLE webhooks (
 ) STRICT;
 CREATE INDEX streams_version ON streams (model, model_version, stream);
 """
-UPGRADES = {1: WATCHES, 2: UPLOADS, 3: HISTORY}
+SUMS = f"""
+ALTER TABLE streams ADD COLUMN beside BLOB NOT NULL DEFAULT (x'{EMPTY.hex()}');
+"""
+UPGRADES = {1: WATCHES, 2: UPLOADS, 3: HISTORY, 4: SUMS}
 """What makes the next format of each one; a new file begins with ``TABLES``, format 1."""
 
 WRITER_PRAGMAS = (
@@ -165,9 +169,16 @@ BUSY_SECONDS = 5.0
 def connect(path: Path, pragmas: tuple[str, ...]) -> sqlite3.Connection:
     """A connection without implicit transactions; its user sees to it that one thread at a time is in it."""
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    return _prepared(connection, pragmas)
+
+
+def _prepared(connection: sqlite3.Connection, pragmas: tuple[str, ...]) -> sqlite3.Connection:
     try:
         for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}").close()
+    except UnicodeDecodeError as error:  # SQLite quotes a damaged table's text in its message
+        connection.close()
+        raise sqlite3.DatabaseError("its tables are damaged") from error
     except sqlite3.Error:
         connection.close()
         raise
@@ -182,14 +193,7 @@ def connect_read_only(path: Path, pragmas: tuple[str, ...]) -> sqlite3.Connectio
     uri = f"{path.resolve().as_uri()}?mode=ro"
     if not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists():
         uri += "&immutable=1"
-    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
-    try:
-        for pragma in pragmas:
-            connection.execute(f"PRAGMA {pragma}").close()
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection
+    return _prepared(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None), pragmas)
 
 
 def open_writer(path: Path) -> sqlite3.Connection:
@@ -199,25 +203,40 @@ def open_writer(path: Path) -> sqlite3.Connection:
         ConfigurationError: The file is damaged, foreign or written by a newer version.
     """
     try:
+        if not path.exists():
+            _begin(path)
+        if path.stat().st_size == 0:
+            raise ConfigurationError(f"the store {path} is empty: restore it from a backup, or remove it to begin anew")
         connection = connect(path, WRITER_PRAGMAS)
         try:
             _prepare(connection, path)
         except BaseException:
             connection.close()
             raise
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise ConfigurationError(f"cannot open the store {path} ({error}): restore it from a backup") from error
     return connection
+
+
+def _begin(path: Path) -> None:
+    """Make a new store under another name first: a crash leaves none, so that an empty one is damage.
+
+    Not in WAL mode: what a failed checkpoint leaves in the log would not be renamed along.
+    """
+    made = path.with_name(f"{path.name}-new")
+    for leftover in (made, made.with_name(f"{made.name}-journal")):
+        leftover.unlink(missing_ok=True)
+    connection = connect(made, ("journal_mode=DELETE", *WRITER_PRAGMAS[1:]))
+    try:
+        _make(connection, TABLES, f"PRAGMA application_id={APPLICATION_ID};", 0)
+    finally:
+        connection.close()
+    made.rename(path)
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
-    if empty and application == 0:
-        # A crash in the middle leaves an empty file, which is made again.
-        _make(connection, TABLES, f"PRAGMA application_id={APPLICATION_ID};", 0)
-        return
     if application != APPLICATION_ID:
         raise ConfigurationError(f"{path} is not a store of acclimate: choose another directory with --data-dir")
     if version > FORMAT_VERSION:
@@ -232,12 +251,17 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
 def _make(connection: sqlite3.Connection, tables: str, mark: str, version: int) -> None:
     """Bring a file to the present format, in one transaction."""
     steps = "".join(script for before, script in sorted(UPGRADES.items()) if before >= version)
-    connection.executescript(f"BEGIN IMMEDIATE; {tables} {steps} {mark} PRAGMA user_version={FORMAT_VERSION}; COMMIT;")
+    connection.executescript(f"BEGIN IMMEDIATE; {tables} {steps} {mark} PRAGMA user_version={FORMAT_VERSION};")
+    sum_all(connection)
+    connection.execute("COMMIT")
 
 
-def translate(error: sqlite3.Error) -> ServiceError:
+def translate(error: sqlite3.Error | UnicodeDecodeError) -> ServiceError:
     """What a failed statement means to a client. Whatever it is, its transaction was rolled back."""
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None and "decode" in str(error):  # Python's own: text of ours is always UTF-8
+        return DamagedError(None, None, "a text is no text any more")
+    code = (code or sqlite3.SQLITE_ERROR) & 0xFF
     if code == sqlite3.SQLITE_FULL:
         return StoreFullError(
             "The disk of the data directory is full: nothing was learned, free some space and repeat."

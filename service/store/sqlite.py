@@ -9,6 +9,7 @@ from pathlib import Path
 
 import orjson
 
+from service.errors import ConfigurationError
 from service.store.base import (
     PURGE_ROWS,
     Answer,
@@ -27,7 +28,8 @@ from service.store.base import (
     StreamRecord,
     Webhook,
 )
-from service.store.chain import bundle_digest, verify_chain, verify_loaded, verify_pending, verify_watch
+from service.store.beside import begins_at, verify_beside
+from service.store.chain import bundle_digest, verify_loaded, verify_page, verify_pending, verify_watch
 from service.store.lock import DirectoryLock, sync_directory
 from service.store.schema import FILE_NAME, READER_PRAGMAS, connect, open_writer, translate
 from service.store.statements import (
@@ -36,7 +38,6 @@ from service.store.statements import (
     apply,
     bury,
     clear,
-    forget_uploads,
     put_model,
     put_uploaded,
     to_record,
@@ -70,6 +71,11 @@ class SqliteStore:
             self._writer = open_writer(path)
             sync_directory(data_dir)
             sync_directory(data_dir.resolve().parent)
+        except OSError as error:
+            self._lock.close()
+            raise ConfigurationError(
+                f"cannot make the data directory {data_dir} durable ({error.strerror}): choose another with --data-dir"
+            ) from error
         except BaseException:
             self._lock.close()
             raise
@@ -89,7 +95,7 @@ class SqliteStore:
             except BaseException as error:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
-                if isinstance(error, sqlite3.Error):
+                if isinstance(error, sqlite3.Error | UnicodeDecodeError):
                     raise translate(error) from error
                 raise
 
@@ -103,7 +109,7 @@ class SqliteStore:
                 yield db
             finally:
                 db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise translate(error) from error
         finally:
             self._readers.put(db)
@@ -134,12 +140,13 @@ class SqliteStore:
         with self._reading() as db:
             row = db.execute(
                 "SELECT key, stream, model, model_version, config, metadata, stream_version, rows_seen, chain, state,"
-                " last_drift, created_at, updated_at, digest FROM streams WHERE stream=?",
+                " last_drift, created_at, updated_at, digest, beside FROM streams WHERE stream=?",
                 (stream,),
             ).fetchone()
             if row is None:
                 return None
             record = to_record(row)
+            verify_beside(db, stream, record.key, row[14])
             found = db.execute(_SNAPSHOT, (record.key, record.stream_version)).fetchone()
             snapshot = None if found is None else to_snapshot(record, found)
             entries = _entries(db, record, 0 if snapshot is None else snapshot.revision, -1)
@@ -182,8 +189,9 @@ class SqliteStore:
         """One page of the log."""
         with self._reading() as db:
             found = _entries(db, record, after, limit)
-        if found:
-            verify_chain(record.stream, (found[0].revision - 1, found[0].previous), found)
+            kept = db.execute("SELECT beside FROM streams WHERE key=?", (record.key,)).fetchone()
+        if kept is not None:
+            verify_page(record, max(after + 1, begins_at(kept[0])), found, last=len(found) < limit)
         return found
 
     def snapshot(self, record: StreamRecord, revision: int) -> Snapshot | None:
@@ -195,6 +203,7 @@ class SqliteStore:
     def answered(self, record: StreamRecord, key: str, since: float) -> Answer | None:
         """What was answered under an idempotency key."""
         with self._reading() as db:
+            _verify(db, record, "answers")
             found = db.execute(
                 "SELECT digest, body FROM answers WHERE stream=? AND key=? AND at>=?", (record.key, key, since)
             ).fetchone()
@@ -221,17 +230,19 @@ class SqliteStore:
     def uploaded(self, upload: str, record: StreamRecord | None) -> int | None:
         """How far an upload has got."""
         with self._reading() as db:
+            if record is not None:
+                _verify(db, record, "uploads")
             return uploaded(db, upload, MANY if record is None else record.key)
 
     def put_uploaded(self, upload: str, rows: int, at: float, before: float) -> None:
         """Keep how far an upload to many streams has got."""
         with self._transaction() as db:
-            put_uploaded(db, upload, MANY, rows, at)
-            forget_uploads(db, MANY, before)
+            put_uploaded(db, upload, rows, at, before)
 
     def events(self, record: StreamRecord, after: int, limit: int) -> list[StoredEvent]:
         """One page of events."""
         with self._reading() as db:
+            _verify(db, record, "events")
             rows = db.execute(
                 "SELECT id, revision, at, kind, detector, statistic, threshold, change_row, action, rows_used,"
                 " feature, shift FROM events WHERE stream=? AND id>? ORDER BY id LIMIT ?",
@@ -335,6 +346,13 @@ class SqliteStore:
         with self._writing:
             self._writer.close()
         self._lock.close()
+
+
+def _verify(db: sqlite3.Connection, record: StreamRecord, table: str) -> None:
+    """Check one of the tables beside a stream's log; the record may be a moment old."""
+    row = db.execute("SELECT beside FROM streams WHERE key=?", (record.key,)).fetchone()
+    if row is not None:
+        verify_beside(db, record.stream, record.key, row[0], (table,))
 
 
 def _entries(db: sqlite3.Connection, record: StreamRecord, after: int, limit: int) -> list[Entry]:

@@ -27,6 +27,7 @@ from service.store.base import (
     StoredEvent,
     StreamRecord,
 )
+from service.store.beside import Sums
 from service.store.chain import (
     bundle_digest,
     drift_fields,
@@ -59,23 +60,37 @@ def apply(db: sqlite3.Connection, operation: Operation) -> Done | Refusal:
     if isinstance(operation, Create):
         return _create(db, operation)
     record = operation.record
-    row = db.execute("SELECT digest FROM streams WHERE key=?", (record.key,)).fetchone()
+    row = db.execute("SELECT digest, beside FROM streams WHERE key=?", (record.key,)).fetchone()
     if row is None:
         return Refusal.GONE
-    if isinstance(operation, PutSnapshot):
-        return _put_snapshot(db, operation)
+    sums = Sums(db, record.key, row[1])
+    answer = _apply(db, operation, sums, current=row[0] == record_digest(record))
+    sums.keep()
+    return answer
+
+
+def _apply(
+    db: sqlite3.Connection,
+    operation: Append | PutSnapshot | Configure | Pend | Remember | Delete,
+    sums: Sums,
+    *,
+    current: bool,
+) -> Done | Refusal:
+    """Carry out an operation on a stream that is there; ``current``: the operation knows it as it is."""
     if isinstance(operation, Delete):
         return Done(operation.record)
+    if isinstance(operation, PutSnapshot):
+        return _put_snapshot(db, operation, sums)
     if isinstance(operation, Remember):
-        _remember(db, record.key, operation.once, done := Done(record))
+        _remember(sums, operation.once, done := Done(operation.record))
         return done
-    if row[0] != record_digest(record):
+    if not current:
         return Refusal.STALE
     if isinstance(operation, Append):
-        return _append(db, operation)
+        return _append(db, operation, sums)
     if isinstance(operation, Pend):
-        return _pend(db, operation)
-    return _configure(db, operation)
+        return _pend(db, operation, sums)
+    return _configure(db, operation, sums)
 
 
 def _create(db: sqlite3.Connection, operation: Create) -> Done | Refusal:
@@ -90,39 +105,36 @@ def _create(db: sqlite3.Connection, operation: Create) -> Done | Refusal:
     return Done(record._replace(key=cursor.lastrowid or 0))
 
 
-def _append(db: sqlite3.Connection, operation: Append) -> Done | Refusal:
+def _append(db: sqlite3.Connection, operation: Append, sums: Sums) -> Done | Refusal:
     key, part = operation.record.key, operation.upload
     if part is not None:
         if (uploaded(db, part.upload, key) or 0) > part.start:
             return Refusal.KNOWN
-        put_uploaded(db, part.upload, key, part.stop, operation.at)
+        sums.delete("uploads", "upload=?", part.upload)
+        sums.insert("uploads", [(part.upload, part.stop, operation.at)])
     entry = next_entry(operation)
-    events = [_insert_event(db, key, event) for event in operation.events]
+    events = [_insert_event(db, sums, event) for event in operation.events]
     record = next_record(operation, entry, events)
     db.execute(
         "INSERT INTO entries (stream, revision, kind, at, first_row, rows, payload, previous, chain)"
         " VALUES (?,?,?,?,?,?,?,?,?)",
         (key, *entry),
     )
-    db.execute("DELETE FROM ids WHERE stream=? AND row<?", (key, operation.ids_from))
-    if operation.ids:
-        db.executemany(
-            "INSERT INTO ids (stream, id, row) VALUES (?,?,?)", [(key, name, row) for name, row in operation.ids]
-        )
-        db.executemany("DELETE FROM pending WHERE stream=? AND id=?", [(key, name) for name, _ in operation.ids])
+    sums.delete("ids", "row<?", operation.ids_from)
+    sums.insert("ids", operation.ids)
+    if operation.ids and db.execute("SELECT 1 FROM pending WHERE stream=? LIMIT 1", (key,)).fetchone() is not None:
+        for name, _ in operation.ids:
+            sums.delete("pending", "id=?", name)
     _update(db, record)
     done = Done(record, tuple(events))
     if operation.once is not None:
-        _remember(db, key, operation.once, done)
+        _remember(sums, operation.once, done)
     return done
 
 
-def _remember(db: sqlite3.Connection, key: int, once: Once, done: Done) -> None:
-    db.execute("DELETE FROM answers WHERE stream=? AND at<?", (key, once.before))
-    db.execute(
-        "INSERT OR REPLACE INTO answers (stream, key, at, digest, body) VALUES (?,?,?,?,?)",
-        (key, once.key, once.at, once.digest, once.answer(done)),
-    )
+def _remember(sums: Sums, once: Once, done: Done) -> None:
+    sums.delete("answers", "(at<? OR key=?)", once.before, once.key)
+    sums.insert("answers", [(once.key, once.at, once.digest, once.answer(done))])
 
 
 def uploaded(db: sqlite3.Connection, upload: str, key: int) -> int | None:
@@ -131,26 +143,18 @@ def uploaded(db: sqlite3.Connection, upload: str, key: int) -> int | None:
     return None if row is None else int(row[0])
 
 
-def put_uploaded(db: sqlite3.Connection, upload: str, key: int, rows: int, at: float) -> None:
-    """Keep how far an upload has got."""
-    db.execute("INSERT OR REPLACE INTO uploads (stream, upload, rows, at) VALUES (?,?,?,?)", (key, upload, rows, at))
+def put_uploaded(db: sqlite3.Connection, upload: str, rows: int, at: float, before: float) -> None:
+    """Keep how far an upload to many streams has got, and forget those that ended long ago."""
+    db.execute("INSERT OR REPLACE INTO uploads (stream, upload, rows, at) VALUES (?,?,?,?)", (MANY, upload, rows, at))
+    db.execute("DELETE FROM uploads WHERE stream=? AND at<?", (MANY, before))
 
 
-def forget_uploads(db: sqlite3.Connection, key: int, before: float) -> None:
-    """Drop what is known of uploads that ended long ago."""
-    db.execute("DELETE FROM uploads WHERE stream=? AND at<?", (key, before))
+def _insert_event(db: sqlite3.Connection, sums: Sums, event: StoredEvent) -> StoredEvent:
+    sums.insert("events", [event[1:]])
+    return event._replace(id=db.execute("SELECT last_insert_rowid()").fetchone()[0])
 
 
-def _insert_event(db: sqlite3.Connection, key: int, event: StoredEvent) -> StoredEvent:
-    cursor = db.execute(
-        "INSERT INTO events (stream, revision, at, kind, detector, statistic, threshold, change_row, action, rows_used,"
-        " feature, shift) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
-        (key, *event[1:]),
-    )
-    return event._replace(id=cursor.lastrowid or 0)
-
-
-def _put_snapshot(db: sqlite3.Connection, operation: PutSnapshot) -> Done | Refusal:
+def _put_snapshot(db: sqlite3.Connection, operation: PutSnapshot, sums: Sums) -> Done | Refusal:
     record = operation.record
     key, revision = record.key, record.stream_version
     newer = db.execute("SELECT 1 FROM snapshots WHERE stream=? AND revision>?", (key, revision)).fetchone()
@@ -170,11 +174,11 @@ def _put_snapshot(db: sqlite3.Connection, operation: PutSnapshot) -> Done | Refu
         " AND revision<=?2 AND first_row+rows<=?3 AND at<?4 ORDER BY revision LIMIT ?5)",
         (key, oldest, operation.trim_rows, operation.trim_before, TRIM_ROWS),
     )
-    db.execute(
-        "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE stream=? AND at<? ORDER BY id LIMIT ?)",
-        (key, operation.trim_before, TRIM_ROWS),
-    )
-    forget_uploads(db, key, operation.trim_before)
+    (first,) = db.execute("SELECT min(revision) FROM entries WHERE stream=?", (key,)).fetchone()
+    sums.begins = max(sums.begins, first or 0)
+    old = "id IN (SELECT id FROM events WHERE stream=? AND at<? ORDER BY id LIMIT ?)"
+    sums.delete("events", old, key, operation.trim_before, TRIM_ROWS)
+    sums.delete("uploads", "at<?", operation.trim_before)
     return Done(record)
 
 
@@ -189,17 +193,17 @@ def _thin_snapshots(db: sqlite3.Connection, key: int, before: float) -> int:
     return oldest
 
 
-def _configure(db: sqlite3.Connection, operation: Configure) -> Done:
+def _configure(db: sqlite3.Connection, operation: Configure, sums: Sums) -> Done:
     record = operation.record._replace(
         config=dict(operation.config), metadata=dict(operation.metadata), updated_at=operation.at
     )
     _update(db, record)
     if operation.snapshot is not None:
-        _put_snapshot(db, operation.snapshot)
+        _put_snapshot(db, operation.snapshot, sums)
     return Done(record)
 
 
-def _pend(db: sqlite3.Connection, operation: Pend) -> Done | Refusal:
+def _pend(db: sqlite3.Connection, operation: Pend, sums: Sums) -> Done | Refusal:
     record = operation.record
     for row in operation.rows:
         known = db.execute(
@@ -209,22 +213,16 @@ def _pend(db: sqlite3.Connection, operation: Pend) -> Done | Refusal:
         ).fetchone()
         if known is not None:
             return Refusal.KNOWN
-    db.execute("DELETE FROM pending WHERE stream=? AND at<?", (record.key, operation.before))
-    db.executemany(
-        "INSERT INTO pending (stream, id, at, payload, digest) VALUES (?,?,?,?,?)",
-        [(record.key, *row, pending_digest(record.stream, row)) for row in operation.rows],
-    )
-    db.execute(
-        "DELETE FROM pending WHERE number IN"
-        " (SELECT number FROM pending WHERE stream=? ORDER BY at DESC, number DESC LIMIT -1 OFFSET ?)",
-        (record.key, operation.rows_max),
-    )
+    sums.delete("pending", "at<?", operation.before)
+    sums.insert("pending", [(*row, pending_digest(record.stream, row)) for row in operation.rows])
+    surplus = "number IN (SELECT number FROM pending WHERE stream=? ORDER BY at DESC, number DESC LIMIT -1 OFFSET ?)"
+    sums.delete("pending", surplus, record.key, operation.rows_max)
     watch = InputWatch(record.stream_version, operation.inputs)
     db.execute(
         "INSERT OR REPLACE INTO watches (stream, revision, data, digest) VALUES (?,?,?,?)",
         (record.key, *watch, watch_digest(record.stream, watch)),
     )
-    events = [_insert_event(db, record.key, event) for event in operation.events]
+    events = [_insert_event(db, sums, event) for event in operation.events]
     if operation.state != record.state:
         record = record._replace(state=operation.state)
         _update(db, record)

@@ -60,15 +60,18 @@ class OnDisk(Machine):
         return SqliteStore(self.directory)
 
     def fail(self, after: int) -> None:
-        """After so many instructions of SQLite, once."""
-        left = iter([0] * after + [1])
+        """After so many instructions of SQLite, once; not in COMMIT, where its handler is also asked after the fact."""
         assert isinstance(self.store, SqliteStore)
-        self.store._writer.set_progress_handler(lambda: next(left, 0), 1)
+        left = iter([0] * after + [1])
+        statements = [""]
+        self.store._writer.set_trace_callback(statements.append)
+        self.store._writer.set_progress_handler(lambda: 0 if statements[-1] == "COMMIT" else next(left, 0), 1)
 
     def mend(self) -> None:
         """Whole again."""
         assert isinstance(self.store, SqliteStore)
         self.store._writer.set_progress_handler(None, 1)
+        self.store._writer.set_trace_callback(None)
 
     @rule()
     def crash(self) -> None:
