@@ -55,6 +55,8 @@ class Sums:
 
     def insert(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
         """Insert rows, which have the columns of ``COLUMNS``."""
+        if not rows:
+            return
         marks = ",".join("?" * (COLUMNS[table].count(",") + 2))
         statement = f"INSERT INTO {table} (stream, {COLUMNS[table]}) VALUES ({marks})"
         self._db.executemany(statement, [(self._key, *row) for row in rows])
@@ -62,6 +64,8 @@ class Sums:
 
     def delete(self, table: str, where: str, *values: Any) -> None:
         """Delete rows of the stream for which a condition holds."""
+        if not self._sums[table]:  # there are none
+            return
         statement = f"DELETE FROM {table} WHERE stream=? AND {where} RETURNING {COLUMNS[table]}"
         gone = self._db.execute(statement, (self._key, *values)).fetchall()
         self._sums[table] -= sum(_digest(table, row) for row in gone)
