@@ -1,16 +1,17 @@
 """``make demo``: adaptation to drift, end to end, over HTTP.
 
-Starts a server with a shipped model on a free port, replays stations that the model never saw, and prints what the
-streams scored beside the frozen start, online SGD from a random start and the last value. Baselines run in this
-process on the same rows in the same batches.
+Replays stations that the shipped model never saw into the server that ``make serve`` has started, or else into one of
+its own on a free port, and prints what the streams scored beside the frozen start, online SGD from a random start and
+the last value. Baselines run in this process on the same rows in the same batches.
 """
 
+import secrets
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +25,8 @@ from service.commands.data import table_for_model
 from service.playback import PlaybackError, Played, describe_model, play
 
 NAME = "beijing-pm25"
+URL = "http://127.0.0.1:8000"
+"""Where ``make serve`` answers."""
 DATA = Path(__file__).parent.parent / "data" / "beijing_pm25_unseen.csv.gz"
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
@@ -35,8 +38,9 @@ def run(
     batch: Annotated[int, typer.Option(min=1, max=10_000, help="Rows of a batch; 3 are a station's day.")] = BATCH_ROWS,
     data: Annotated[Path, typer.Option(metavar="FILE", help="Rows to replay.")] = DATA,
     model: Annotated[Path | None, typer.Option(metavar="FILE", help="Bundle (default: the shipped one).")] = None,
+    url: Annotated[str, typer.Option(help="A server that is used if it answers and serves the shipped model.")] = URL,
 ) -> None:
-    """Start a server, replay five stations that its model never saw, and compare."""
+    """Replay five stations that the model never saw into a server, and compare."""
     bundle = Path(str(files("models"))) / "shipped" / f"{NAME}.safetensors" if model is None else model
     try:
         spec = read_bundle(bundle)
@@ -46,11 +50,17 @@ def run(
             f"in batches of {batch} rows, so that it takes no more than a minute or two (--batch 1 scores better)",
             soft_wrap=True,
         )
-        with serving(bundle) as url, progress_bar() as bar:
-            out.print(f"a server with the model {NAME} answers at {url}", soft_wrap=True)
+        running = model is None and serves(url)
+        with nullcontext(url) if running else serving(bundle) as address, progress_bar() as bar:
+            out.print(f"a server with the model {NAME} answers at {address}; watch it in a browser", soft_wrap=True)
             replayed = bar.add_task("replay over HTTP", total=table.rows)
-            served = describe_model(url, NAME)
-            played = play(url, served, table, batch=batch, progress=lambda rows: bar.update(replayed, completed=rows))
+            served = describe_model(address, NAME)
+            # Streams of their own: those of a demo before have learned these rows already.
+            prefix = f"demo-{secrets.token_hex(2)}-" if running else ""
+            named = table._replace(stream_names=tuple(f"{prefix}{name}" for name in table.stream_names))
+            played = play(
+                address, served, named, batch=batch, progress=lambda rows: bar.update(replayed, completed=rows)
+            )
         with progress_bar() as bar:
             tasks = {name: bar.add_task(name, total=table.rows) for name in ("adapted", "online SGD")}
             evaluation = evaluate(
@@ -63,7 +73,16 @@ def run(
     except (ModelsError, PlaybackError) as error:
         err.print(f"demo: {error}", soft_wrap=True, markup=False)
         raise typer.Exit(1) from None
-    _report(played, evaluation)
+    _report(played, evaluation, prefix)
+
+
+def serves(url: str) -> bool:
+    """Whether a server answers there that serves the shipped model to everybody."""
+    try:
+        describe_model(url, NAME)
+    except PlaybackError:
+        return False
+    return True
 
 
 @contextmanager
@@ -95,15 +114,15 @@ def serving(bundle: Path) -> Iterator[str]:
                 process.communicate()
 
 
-def _report(played: Played, evaluation: Evaluation) -> None:
+def _report(played: Played, evaluation: Evaluation, prefix: str) -> None:
     report = evaluation.report
     by_name = {run.name: run for run in evaluation.runs}
     frozen, adapted = played.stream_scores
     columns: list[tuple[str, Mapping[str, Scores]]] = [
-        ("frozen start", frozen),
+        ("frozen start", _without(prefix, frozen)),
         ("last value", summarise_streams(by_name["last value"], report.table, report.scored)),
         ("online SGD", summarise_streams(by_name["online SGD"], report.table, report.scored)),
-        ("adapted", adapted),
+        ("adapted", _without(prefix, adapted)),
     ]
     grid = Grid(title="mean absolute error of PM2.5, µg/m³, test then train", title_justify="left")
     grid.add_column("station")
@@ -111,9 +130,10 @@ def _report(played: Played, evaluation: Evaluation) -> None:
     for name, _ in columns:
         grid.add_column(name, justify="right", style="bold" if name == "adapted" else None)
     grid.add_column("alarms", justify="right")
+    own = _without(prefix, adapted)
     for station in report.table.stream_names:
         cells = [number(scores[station].score) for _, scores in columns]
-        grid.add_row(station, f"{adapted[station].rows:,}", *cells, str(adapted[station].alarms), end_section=False)
+        grid.add_row(station, f"{own[station].rows:,}", *cells, str(own[station].alarms), end_section=False)
     grid.add_section()
     overall_frozen, overall = played.scores
     offline = {scores.name: scores for scores in evaluation.scores}
@@ -130,6 +150,10 @@ def _report(played: Played, evaluation: Evaluation) -> None:
     )
     out.print(f"the same rows offline (acclimate evaluate): {number(offline['adapted'].score)}")
     out.print("frozen start: the meta-trained model, never adapted. online SGD: the same network from a random start.")
+
+
+def _without(prefix: str, scores: Mapping[str, Scores]) -> dict[str, Scores]:
+    return {name.removeprefix(prefix): score for name, score in scores.items()}
 
 
 if __name__ == "__main__":

@@ -16,10 +16,11 @@ from service.idempotency import Asked
 from service.keys import DEFAULT_TENANT
 from service.links import Crew, Kind, Link, LostError
 from service.metrics import Stateds
+from service.overview import merged, overview_of
 from service.statistics import Counts, summed
 from service.store import UploadPart
 from service.streams import Streams
-from service.types import Learned, Made, Predicted, Row, StreamInfo, WebhookInfo
+from service.types import Learned, Made, Overview, Predicted, Row, StreamInfo, WebhookInfo
 from service.webhooks import Webhooks
 
 READY_SECONDS = 1.0
@@ -50,6 +51,10 @@ class Door(Protocol):
 
     async def statistics(self) -> "list[Counts]":
         """What each version of a model that was asked has done."""
+        ...
+
+    async def overview(self, after: float = 0.0) -> Overview:
+        """What there is, and what was done in the intervals that end after a time (epoch seconds)."""
         ...
 
     async def feedback(
@@ -190,6 +195,16 @@ class Fleet:
             return [Counts(**found) for found in await self._call(worker, "statistics")]
 
         return summed(chain.from_iterable(await asyncio.gather(*map(of, range(len(self._peers))))))
+
+    async def overview(self, after: float = 0.0) -> Overview:
+        """Of all workers."""
+
+        async def of(worker: int) -> Overview:
+            if worker == self._own:
+                return await self._streams.overview(after)
+            return overview_of(await self._call(worker, "overview", after))
+
+        return merged(await asyncio.gather(*map(of, range(len(self._peers)))))
 
     async def feedback(
         self,
@@ -386,6 +401,8 @@ class Fleet:
             return streams.metrics.stated()
         if name == "reset":
             return await streams.reset(*arguments)
+        if name == "overview":
+            return await streams.overview(*arguments)
         if name == "statistics":
             return await streams.statistics()
         if name == "ready":

@@ -10,13 +10,14 @@ from models import SnapshotError
 from service.config import Settings
 from service.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
 from service.hot import HotStreams
+from service.past_rows import rows_before
 from service.payload import decode_state
 from service.registry import Registry
 from service.replay import Engines
 from service.restoring import Imported, entries_of, exported, revision_before, rolled_back
 from service.store import STATE_KINDS, Configure, Create, Done, Entry, Operation, Refusal, Store, StreamRecord
 from service.threads import Threads
-from service.types import Revision
+from service.types import LearnedRow, Revision
 from service.views import moment
 
 Answers = list[Done | Refusal]
@@ -70,6 +71,16 @@ class History:
 
         found = await self._threads.load(read)
         return found[:limit], str(found[limit - 1].revision) if len(found) > limit else None
+
+    async def rows(self, stream: str, before: int | None, limit: int) -> tuple[list[LearnedRow], str | None]:
+        """Rows that were learned, latest first, before a row's number; and the cursor of the next page.
+
+        Raises:
+            NotFoundError: There is no such stream.
+            DamagedError: The log is not what was written.
+        """
+        found = await self._threads.load(lambda: rows_before(self._store, self._record(stream), before, limit + 1))
+        return found[:limit], str(found[limit - 1].row) if len(found) > limit else None
 
     async def roll_back(self, stream: str, revision: int | None, before: float | None) -> int:
         """Take a stream back to a revision, or to the last one before a time (epoch seconds), as a new revision.

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from models import Decision, FloatArray, Outcome
+from models import Decision, FloatArray, Outcome, Prediction
 from service.errors import InvalidError
 from service.types import Row
 
@@ -92,6 +92,7 @@ def encode_feedback(
             "statistic": _number(decision.statistic),
             "threshold": _number(decision.threshold),
         },
+        "made": _made(outcome.prediction),
         "outcome": {
             "loss": _number(outcome.loss),
             "score": _number(outcome.score),
@@ -103,7 +104,7 @@ def encode_feedback(
         },
     }
     try:
-        return orjson.dumps(entry)
+        return orjson.dumps(entry, option=orjson.OPT_SERIALIZE_NUMPY)
     except orjson.JSONEncodeError as error:
         raise InvalidError.at(
             ("inputs",), f"a value cannot be kept ({error}); send numbers of at most 64 bits"
@@ -142,6 +143,29 @@ def decode_state(payload: bytes) -> tuple[dict[str, Any], bytes]:
     line, _, state = payload.partition(b"\n")
     stated: dict[str, Any] = orjson.loads(line)
     return stated, state
+
+
+def rows_of(payload: bytes) -> tuple[Rows, dict[str, Any]]:
+    """The rows of a feedback entry, and what was predicted: ``predictions``, and ``std`` or ``probability``, one a row.
+
+    Entries of earlier versions did not keep the latter.
+    """
+    entry = orjson.loads(payload)
+    return Rows(entry["inputs"], entry["targets"], entry["ids"], entry["times"]), entry.get("made") or {}
+
+
+def _made(prediction: Prediction) -> dict[str, Any]:
+    """What was predicted, to seven digits, which halves what it takes."""
+    made: dict[str, Any] = {"predictions": prediction.predictions}
+    if prediction.std is not None:
+        made |= {"predictions": _brief(prediction.predictions), "std": _brief(prediction.std)}
+    elif prediction.probabilities is not None:
+        made["probability"] = _brief([max(row, default=0.0) for row in prediction.probabilities])
+    return made
+
+
+def _brief(values: Sequence[Any]) -> npt.NDArray[np.float32]:
+    return np.array(values, dtype=np.float32)
 
 
 def finite(value: float) -> float | None:

@@ -19,7 +19,10 @@ SCOPE_OF: Mapping[str, Asked] = MappingProxyType(
         "GET /openapi.json": "open",
         "GET /v2/health/live": "open",
         "GET /v2/health/ready": "open",
+        "GET /": "open",
+        "GET /dashboard/{file}": "open",
         "GET /metrics": "metrics",
+        "GET /v1/overview": "predict",
         "GET /v1/limits": "predict",
         "GET /v1/models": "predict",
         "GET /v1/models/{model}": "predict",
@@ -38,6 +41,7 @@ SCOPE_OF: Mapping[str, Asked] = MappingProxyType(
         "POST /v1/streams/{stream}/rollback": "admin",
         "GET /v1/streams/{stream}/events": "predict",
         "GET /v1/streams/{stream}/revisions": "predict",
+        "GET /v1/streams/{stream}/rows": "predict",
         "GET /v1/streams/{stream}/snapshot": "admin",
         "PUT /v1/streams/{stream}/snapshot": "admin",
         "GET /v1/streams/{stream}/uploads/{upload}": "feedback",
@@ -75,19 +79,19 @@ def scope_of(method: str, path: str) -> Asked:
     """
     parts = path.split("/")
     for template, asked in _templates().get((method, len(parts)), ()):
-        if all(stated in ("", part) for stated, part in zip(template, parts, strict=True)):
+        if all(stated in (None, part) for stated, part in zip(template, parts, strict=True)):
             return asked
     return "predict"
 
 
 @cache
-def _templates() -> dict[tuple[str, int], list[tuple[tuple[str, ...], Asked]]]:
-    """By method and number of parts: parts with "" for a parameter; those without parameters first."""
-    found: dict[tuple[str, int], list[tuple[tuple[str, ...], Asked]]] = {}
+def _templates() -> dict[tuple[str, int], list[tuple[tuple[str | None, ...], Asked]]]:
+    """By method and number of parts: parts with None for a parameter; those without parameters first."""
+    found: dict[tuple[str, int], list[tuple[tuple[str | None, ...], Asked]]] = {}
     for route, asked in SCOPE_OF.items():
         method, _, path = route.partition(" ")
-        parts = tuple("" if part.startswith("{") else part for part in path.split("/"))
+        parts = tuple(None if part.startswith("{") else part for part in path.split("/"))
         found.setdefault((method, len(parts)), []).append((parts, asked))
     for templates in found.values():
-        templates.sort(key=lambda template: template[0].count(""))
+        templates.sort(key=lambda template: template[0].count(None))
     return found

@@ -20,6 +20,7 @@ from service.idempotency import HEADER, KEPT_SECONDS, Asked, Turns
 from service.late import LatePredictor
 from service.learning import Learner, Result
 from service.metrics import Metrics
+from service.overview import Watch
 from service.payload import Labels, Rows
 from service.predicting import Answer, Predictor, Question
 from service.preparing import Work
@@ -41,7 +42,7 @@ from service.store import (
     UploadPart,
 )
 from service.threads import Threads
-from service.types import Event, Labelled, Learned, ModelInfo, Predicted, Row, StreamInfo
+from service.types import Event, Labelled, Learned, ModelInfo, Overview, Predicted, Row, StreamInfo
 from service.views import FRESH, event_of, info_of
 from service.webhooks import Calls, Webhooks
 
@@ -61,6 +62,7 @@ class Streams:
 
     Attributes:
         starts: The frozen starts of its models.
+        watch: What has been done lately.
 
     Args:
         settings: Limits.
@@ -138,6 +140,7 @@ class Streams:
         self.catalogue = Catalogue(self._registry, self.starts, self._activation, self._threads)
         self.metrics.gauge("queue_requests", "Requests that wait", self._waiting, "queue")
         self.metrics.gauge("streams", "Streams in memory", lambda: {"hot": float(len(self._hot))}, "state")
+        self.watch = Watch(store, self.metrics, lambda: len(self._hot), threads=self._threads, clock=clock)
         self._late = LatePredictor(
             settings, store, self._hot, self._predictor, self._learner, threads=self._threads, clock=clock
         )
@@ -149,6 +152,7 @@ class Streams:
         self._learner.start()
         self._predictor.start()
         self._activation.start()
+        self.watch.start()
         await self.webhooks.start()
         self._purging = asyncio.get_running_loop().create_task(self._purge())
         self._ready = True
@@ -164,6 +168,7 @@ class Streams:
         if self._purging is not None:
             self._purging.cancel()
             await asyncio.wait([self._purging])
+        await self.watch.close()
         await self.webhooks.close()
         await self._activation.close()
         await self._learner.close()
@@ -188,6 +193,11 @@ class Streams:
         if version is None:
             return self._registry.info(name)
         return await self._threads.load(lambda: self._registry.info_at(name, version))
+
+    async def overview(self, after: float = 0.0) -> Overview:
+        """What there is, and what was done in the intervals that end after a time (epoch seconds)."""
+        self._check_ready()
+        return await self.watch.overview(after)
 
     async def statistics(self) -> AllCounts:
         """What each version of a model that was asked has done since the start."""

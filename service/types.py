@@ -107,6 +107,92 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Sample:
+    """What was done in one interval.
+
+    Attributes:
+        at: Its end, epoch seconds.
+        learned: Rows learned.
+        predicted: Rows predicted.
+        drifts: Alarms.
+        warnings: Warnings.
+        learning: Ticks of learning by the CPU time they took: those up to each of ``bucket_seconds``, then the others.
+        commits: The same of commits, by the time until they were on disk.
+    """
+
+    at: float
+    learned: int
+    predicted: int
+    drifts: int
+    warnings: int
+    learning: list[int]
+    commits: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUse:
+    """How many streams are bound to a version of a model."""
+
+    model: str
+    version: int
+    streams: int
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What there is, and what was done lately.
+
+    Attributes:
+        at: Now.
+        states: Streams by drift state; at most a few seconds old.
+        hot: Streams in memory.
+        models: Streams by version of a model.
+        sample_seconds: Length of a sample's interval.
+        bucket_seconds: Bounds of the samples' buckets.
+        samples: One an interval, oldest first, for an hour.
+        events: The latest events of all streams, latest first.
+    """
+
+    at: datetime
+    states: dict[str, int]
+    hot: int
+    models: list[ModelUse]
+    sample_seconds: int
+    bucket_seconds: list[float]
+    samples: list[Sample]
+    events: list[Event]
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedRow:
+    """A row that a stream has learned.
+
+    Attributes:
+        row: Its number, from 0, over all rows that the stream ever learned.
+        revision: ``stream_version`` of the commit that it belongs to.
+        at: Commit time.
+        input: The row as it was sent.
+        target: Its label.
+        prediction: What was predicted before it was learned; ``None`` where it was not kept.
+        std: Predictive standard deviation of that (regression).
+        probability: Of the class that was predicted (classification).
+        id: The client's name for the row.
+        time: The client's time of the row, epoch seconds.
+    """
+
+    row: int
+    revision: int
+    at: datetime
+    input: Any
+    target: Any
+    prediction: Any = None
+    std: Any = None
+    probability: float | None = None
+    id: str | None = None
+    time: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Revision:
     """What one commit did to a stream.
 

@@ -65,7 +65,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.links",),
     ("service.forwarding",),
     ("service.registry", "service.replay", "service.views"),
-    ("service.batcher", "service.bells", "service.addresses"),
+    ("service.batcher", "service.bells", "service.addresses", "service.overview", "service.past_rows"),
     ("service.webhooks",),
     ("service.hot",),
     ("service.idempotency",),

@@ -50,7 +50,7 @@ def first_request(url: str, models: list[ModelInfo]) -> list[str]:
     target = info.classes[0] if info.classes else "a" if info.ways else 1.0
     lines = [
         f"models: {', '.join(f'{each.name} (version {each.active_version})' for each in models)}",
-        f"interactive documentation: {url}/docs",
+        f"dashboard: {url}/   interactive documentation: {url}/docs",
         "a first stream, its first labelled row, and a prediction:",
     ]
     for method, path, body in (

@@ -4,6 +4,7 @@ from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
 from service.routes import (
+    dashboard,
     events,
     feedback,
     health,
@@ -15,6 +16,7 @@ from service.routes import (
     metrics,
     models,
     open_inference,
+    overview,
     predict,
     streams,
     upload,
@@ -37,6 +39,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     open_inference.router,
     health.router,
     metrics.router,
+    overview.router,
+    dashboard.router,
 )
 """Every resource that is served. They are tried in this order, so the busiest come first."""
 

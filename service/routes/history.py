@@ -10,7 +10,7 @@ from service.routes.answers import answer, page
 from service.routes.context import Limit, Serving, StreamId
 from service.routes.describe import BINARY, FILE, body_of, page_of
 from service.schemas import RollbackBody, parse_rollback
-from service.types import Restored, Revision, StreamInfo
+from service.types import LearnedRow, Restored, Revision, StreamInfo
 
 router = APIRouter(prefix="/v1/streams/{stream}", tags=["streams"])
 
@@ -24,6 +24,19 @@ async def list_revisions(
 ) -> Response:
     """Oldest first, as far back as the log is kept."""
     return page(*await service.streams.history.revisions(stream, after, limit))
+
+
+@router.get("/rows", summary="List learned rows", responses=page_of(LearnedRow))
+async def list_rows(
+    service: Serving,
+    stream: StreamId,
+    limit: Limit,
+    before: Annotated[
+        int | None, Query(ge=0, lt=2**63, description="Only rows with a number below this one; next_cursor is one.")
+    ] = None,
+) -> Response:
+    """Latest first, as far back as the log is kept, each with what was predicted before it was learned."""
+    return page(*await service.streams.history.rows(stream, before, limit))
 
 
 @router.post(

@@ -1,6 +1,8 @@
 """Models: what can be served, and what the frozen start answers."""
 
-from fastapi import APIRouter, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from service.errors import InvalidError
@@ -21,9 +23,13 @@ async def list_models(service: Serving) -> Response:
 
 
 @router.get("/{model}", summary="One model", responses={200: {"model": ModelInfo}})
-async def get_model(service: Serving, model: ModelName) -> Response:
-    """Its features, classes, experts, detector and the scores of its meta-validation."""
-    return answer(service.streams.model(model))
+async def get_model(
+    service: Serving,
+    model: ModelName,
+    version: Annotated[int | None, Query(ge=1, lt=2**31, description="Left out: the active one.")] = None,
+) -> Response:
+    """Its features, classes, experts, detector and the scores of its meta-validation, as of one of its versions."""
+    return answer(await service.streams.model_at(model, version))
 
 
 @router.post(

@@ -29,6 +29,7 @@ from service.store.base import (
     Store,
     StoredEvent,
     StreamRecord,
+    Tally,
     UploadPart,
     Webhook,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "StoreReader",
     "StoredEvent",
     "StreamRecord",
+    "Tally",
     "UploadPart",
     "Webhook",
     "check_store",

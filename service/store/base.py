@@ -221,6 +221,22 @@ class ModelRecord(NamedTuple):
     active: bool
 
 
+class Tally(NamedTuple):
+    """How many streams are bound to a version of a model and in one drift state.
+
+    Attributes:
+        model: Its name.
+        version: Of the model.
+        state: ``new``, ``stable``, ``warning`` or ``drifted``.
+        streams: Their number.
+    """
+
+    model: str
+    version: int
+    state: str
+    streams: int
+
+
 class Answer(NamedTuple):
     """What was answered to a request with an idempotency key: the digest of its body, and the answer's JSON."""
 
@@ -430,6 +446,10 @@ class Store(Protocol):
         self, prefix: str, model: str | None, limit: int, after: str
     ) -> list[tuple[StreamRecord, Snapshot | None]]:
         """As ``get``, in the order of ids: streams whose id starts with ``prefix`` and is greater than ``after``."""
+        ...
+
+    def tally(self) -> list[Tally]:
+        """All streams, counted by model, version and state, in that order; takes as long as there are streams."""
         ...
 
     def entries(self, record: StreamRecord, after: int, limit: int) -> list[Entry]:

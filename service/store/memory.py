@@ -2,6 +2,7 @@
 
 import threading
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ from service.store.base import (
     Snapshot,
     StoredEvent,
     StreamRecord,
+    Tally,
     Webhook,
 )
 from service.store.chain import (
@@ -223,6 +225,13 @@ class MemoryStore:
             found = (self._streams[name] for name in names[bisect_right(names, after) :])
             wanted = [kept for kept in found if model in (None, kept.record.model)]
             return [(_verified(kept), _headline(kept)) for kept in wanted[:limit]]
+
+    def tally(self) -> list[Tally]:
+        """All streams, counted."""
+        with self._lock:
+            records = [kept.record for kept in self._streams.values()]
+        counted = Counter((record.model, record.model_version, record.state) for record in records)
+        return [Tally(*key, streams) for key, streams in sorted(counted.items())]
 
     def entries(self, record: StreamRecord, after: int, limit: int) -> list[Entry]:
         """One page of the log."""

@@ -26,6 +26,7 @@ from service.store.base import (
     Snapshot,
     StoredEvent,
     StreamRecord,
+    Tally,
     Webhook,
 )
 from service.store.beside import begins_at, verify_beside
@@ -184,6 +185,15 @@ class SqliteStore:
             headline = None if revision is None else Snapshot(revision, chain, orjson.loads(status), b"")
             found.append((to_record(row[:14]), headline))
         return found
+
+    def tally(self) -> list[Tally]:
+        """All streams, counted."""
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT model, model_version, state, count(*) FROM streams"
+                " GROUP BY model, model_version, state ORDER BY model, model_version, state"
+            ).fetchall()
+        return [Tally._make(row) for row in rows]
 
     def entries(self, record: StreamRecord, after: int, limit: int) -> list[Entry]:
         """One page of the log."""

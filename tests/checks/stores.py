@@ -595,6 +595,17 @@ def check_pages_follow_each_other(case: Case) -> None:
     assert page("", "odd", 10, "") == ["a.1", "b", "c"]
 
 
+def check_streams_are_counted_by_model_and_state(case: Case) -> None:
+    """Each stream once, where it stands now; a deleted one no more."""
+    assert case.store.tally() == []
+    for number, model in enumerate(["n", "m", "m", "m"]):
+        case.create(f"s{number}", model)
+    done(case.store, append(case.create("t"), state="drifted"))
+    gone = case.create("u")
+    done(case.store, Delete(gone))
+    assert case.store.tally() == [("m", 1, "drifted", 1), ("m", 1, "new", 3), ("n", 1, "new", 1)]
+
+
 def check_a_bundle_keeps_its_version(case: Case) -> None:
     """The same bytes keep their number, changed ones get the next, which is active only if asked for."""
     first = case.store.put_model("m", b"one")
@@ -791,6 +802,7 @@ CHECKS: tuple[Callable[[Case], None], ...] = (
     check_a_stream_takes_another_version_of_its_model,
     check_settings_change_without_a_revision,
     check_pages_follow_each_other,
+    check_streams_are_counted_by_model_and_state,
     check_a_bundle_keeps_its_version,
     check_streams_behind_a_version_are_found,
     check_a_model_in_use_stays,
