@@ -23,6 +23,7 @@ from models.plan import Plan
 from models.portable import read_stream, write_stream
 from models.prequential import Report, prequential, row_losses
 from models.process import use_threads
+from models.reverting import Turn
 from models.rivers import RIVER_MODELS, river_factory, river_installed
 from models.scores import (
     AFTER_ALARM_ROWS,
@@ -123,6 +124,7 @@ __all__ = [
     "TrainSettings",
     "TrainingError",
     "TrainingReport",
+    "Turn",
     "Value",
     "Watched",
     "after_alarms",

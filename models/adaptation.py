@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models import combination, committee, reference, suspicion
+from models import combination, committee, reference, reverting, suspicion
 from models.combination import Said
 from models.experts import foresee, foreseen, learn_all, members_of, of_rows, part, prefixed
 from models.features import init_standardiser, network_inputs, update_standardiser
@@ -80,6 +80,7 @@ def init(plan: Plan, meta: Tensors, streams: int) -> Tensors:
         "drift_row": torch.full((streams,), NEVER, dtype=torch.int64),
         "warned": torch.zeros(streams, dtype=torch.bool),
         "rolling": torch.zeros(streams, 3),
+        reverting.KEY: torch.zeros(streams, reverting.WIDTH),
         "inputs": torch.from_numpy(init_watch(streams, len(watched_columns(spec.features)))).float(),
         "inputs_warned": torch.zeros(streams, dtype=torch.int64),
     }

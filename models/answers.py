@@ -8,9 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from models import reverting
 from models.adaptation import Observation
 from models.combination import LEVELS, reach_of
 from models.readaptation import Decisions
+from models.reverting import Turn
 from models.targets import from_scale, label_std, log_slope
 from models.types import FloatArray, Label, ModelSpec, Predictive, Tensors
 from models.unnamed import likeliest, losses, shares
@@ -19,7 +21,7 @@ from models.watching import InputShift
 
 NEW_ROWS = 20
 """A stream is ``new`` until it has learned this many rows."""
-GLANCE = ("rows_seen", "drift_row", "warned", "inputs_warned", "window_rows", "rolling")
+GLANCE = ("rows_seen", "drift_row", "warned", "inputs_warned", "window_rows", "rolling", reverting.KEY)
 DRIFTED_ROWS = 100
 """A stream is ``drifted`` for this many rows after an alarm."""
 
@@ -32,12 +34,14 @@ class Decision(NamedTuple):
         rows_since_change: Rows since the estimated change, the batch included; -1 without an estimate.
         statistic: The detector's statistic after the batch.
         threshold: Where it alarms.
+        reverted: Whether the frozen start is served after the batch (``reverting``).
     """
 
     kind: str | None
     rows_since_change: int
     statistic: float
     threshold: float
+    reverted: bool = False
 
 
 class Prediction(NamedTuple):
@@ -54,6 +58,7 @@ class Prediction(NamedTuple):
             which a label that comes late brings along.
         unnamed: Where classes are open, how probable a label is that the stream has not named yet, which the
             probabilities leave out.
+        adapted: False where a stream is served the frozen start, since that does better.
     """
 
     predictions: list[Any]
@@ -63,6 +68,7 @@ class Prediction(NamedTuple):
     intervals: list[Any] | None
     asked: FloatArray
     unnamed: list[float] | None = None
+    adapted: bool = True
 
 
 class Outcome(NamedTuple):
@@ -82,6 +88,7 @@ class Outcome(NamedTuple):
         state: ``new``, ``stable``, ``warning`` or ``drifted``.
         kept: False where a result was not finite: the batch was scored but the state before it stays.
         moved: What the batch showed of the inputs, where they have moved.
+        turned: Set where the stream is served from its adapted parameters, or from the frozen start, from here on.
     """
 
     prediction: Prediction
@@ -97,6 +104,7 @@ class Outcome(NamedTuple):
     state: str
     kept: bool
     moved: InputShift | None = None
+    turned: Turn | None = None
 
 
 class Status(NamedTuple):
@@ -108,6 +116,7 @@ class Status(NamedTuple):
     score: float | None
     state: str
     rows_since_drift: int | None
+    reverted: bool
 
 
 def answers_of(
@@ -186,6 +195,14 @@ def _named_answer(log_p: FloatArray, asked: FloatArray, names: Names) -> Predict
     return Prediction(answered, found.named.tolist(), list(names), None, None, asked, found.unnamed.tolist())
 
 
+def served_scores(scores: "Scores", reverted: npt.NDArray[np.bool_]) -> "Scores":
+    """Of streams that are served the frozen start the figures are its."""
+    loss, score, initial_loss, initial_score = scores
+    return Scores(
+        np.where(reverted, initial_loss, loss), np.where(reverted, initial_score, score), initial_loss, initial_score
+    )
+
+
 class Scores(NamedTuple):
     """Figures of a batch of each stream, (S,) each: mean nats and accuracy or mean absolute error in label units."""
 
@@ -249,6 +266,10 @@ def outcomes_of(
     """What each stream's batch showed, from a step's observation and the states before and after it."""
     lags = z[..., len(spec.features) :]
     answers = answers_of(spec, seen.served, lags, counts, interval, before.get("combination.reach"), names)
+    reverted = before[reverting.KEY][:, 3] > 0
+    if bool(reverted.any()):
+        own = answers_of(spec, seen.initial, lags, counts, interval, None, names)
+        answers = instead(answers, own, reverted.tolist())
     loss, score, initial_loss, initial_score = (figures.tolist() for figures in scores)
     rows_used, kept, entered = seen.rows_used.tolist(), seen.kept.tolist(), seen.entered.tolist()
     outcomes = []
@@ -273,12 +294,21 @@ def outcomes_of(
     return outcomes
 
 
+def instead(answers: Sequence[Prediction], initial: Sequence[Prediction], reverted: Sequence[bool]) -> list[Prediction]:
+    """The frozen start's answers for streams that are served those; what labels need later stays the members'."""
+    return [
+        other._replace(asked=own.asked, adapted=False) if frozen else own
+        for own, other, frozen in zip(answers, initial, reverted, strict=True)
+    ]
+
+
 def statuses(state: Tensors) -> list[Status]:
     """Each stream of a state at a glance; needs its tensors of ``GLANCE`` only."""
     warned = state["warned"] | (state["inputs_warned"] > 0)
-    columns = (state["rows_seen"], state["drift_row"], warned, state["window_rows"], state["rolling"])
+    frozen = state[reverting.KEY][:, 3] > 0
+    columns = (state["rows_seen"], state["drift_row"], warned, state["window_rows"], state["rolling"], frozen)
     found = []
-    for rows_seen, drift_row, warns, window_rows, rolling in zip(*(c.tolist() for c in columns), strict=True):
+    for rows_seen, drift_row, warns, window_rows, rolling, reverted in zip(*(c.tolist() for c in columns), strict=True):
         since = rows_seen - drift_row if drift_row >= 0 else None
         if since is not None and since < DRIFTED_ROWS:
             name = "drifted"
@@ -288,11 +318,8 @@ def statuses(state: Tensors) -> list[Status]:
             name = "new" if rows_seen < NEW_ROWS else "stable"
         loss, score, weight = rolling
         known = weight > 0
-        found.append(
-            Status(
-                rows_seen, window_rows, loss / weight if known else None, score / weight if known else None, name, since
-            )
-        )
+        loss, score = (loss / weight, score / weight) if known else (None, None)
+        found.append(Status(rows_seen, window_rows, loss, score, name, since, reverted))
     return found
 
 

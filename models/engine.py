@@ -9,8 +9,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from models import adaptation, combination
-from models.answers import GLANCE, Decision, Outcome, Prediction, Status, answers_of, outcomes_of, scores_of, statuses
+from models import adaptation, combination, reverting
+from models.answers import (
+    GLANCE,
+    Decision,
+    Outcome,
+    Prediction,
+    Status,
+    answers_of,
+    instead,
+    outcomes_of,
+    scores_of,
+    served_scores,
+    statuses,
+)
 from models.bundle import Model, model_fingerprint
 from models.features import Scales, encode_rows, lag_columns, standardise
 from models.memory import Rows, lags_now
@@ -206,8 +218,13 @@ class Engine:
             said = adaptation.predict(self._plan, self._meta, state, z, self._fresh)
             asked = torch.cat([z[..., len(self._spec.features) :], combination.pack(self._spec, said)], dim=-1)
             counts = [len(inputs[index]) for index in group]
-            reach = state.get("combination.reach")
-            found = answers_of(self._spec, said.served, asked, counts, interval, reach, self._names(state))
+            reach, names = state.get("combination.reach"), self._names(state)
+            found = answers_of(self._spec, said.served, asked, counts, interval, reach, names)
+            reverted = state[reverting.KEY][:, 3] > 0
+            if bool(reverted.any()):
+                initial, _, _ = adaptation.predict_initial(self._plan, self._meta, z, self._fresh)
+                own = answers_of(self._spec, initial, asked, counts, interval, None, names)
+                found = instead(found, own, reverted.tolist())
             answers |= dict(zip(group, found, strict=True))
         return [answers[index] for index in range(len(inputs))]
 
@@ -260,13 +277,24 @@ class Engine:
             slots = torch.stack([written(own, spec.target.ways) for own in after]).to(self._device)
             new["vocabulary"] = torch.where(seen.kept[:, None, None], slots, state["vocabulary"])
         scores = scores_of(spec, seen, targets, mask.numpy(force=True), names)
+        edge = state[reverting.KEY].numpy(force=True)
+        logged = [None if item.decision is None else item.decision.reverted for item in items]
+        worse, learned = scores.loss - scores.initial_loss, np.array(counts, dtype=np.float64)
+        turned, turns = reverting.follow(edge, worse, learned, seen.decisions.drift, logged)
+        new[reverting.KEY] = self._tensor(turned)
+        if edge[:, 3].any():
+            scores = served_scores(scores, reverting.reverted(edge))
         changed, moved = watch_inputs(spec, state, z, fresh_rows(mask.numpy(force=True), [i.watched for i in items]))
         new |= changed
         shown = np.stack([scores.loss, scores.score, np.ones(len(items))], axis=1)
         kept = (1 - adaptation.SCORE_RATE) ** np.array(counts)[:, None]
         new["rolling"] = self._tensor(kept * state["rolling"].numpy(force=True) + (1 - kept) * shown)
         outcomes = outcomes_of(spec, seen, state, new, z, counts, scores, interval, names)
-        return new, [outcome._replace(moved=found) for outcome, found in zip(outcomes, moved, strict=True)]
+        served = reverting.reverted(turned).tolist()
+        return new, [
+            outcome._replace(decision=outcome.decision._replace(reverted=initial), moved=found, turned=turn)
+            for outcome, initial, found, turn in zip(outcomes, served, moved, turns, strict=True)
+        ]
 
     @torch.inference_mode()
     def watch(self, items: Sequence[tuple[int, FloatArray]]) -> tuple[Tick, list[Watched]]:

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from models import reverting
 from models.errors import SnapshotError
 from models.types import Tensors
 
@@ -21,6 +22,8 @@ FIRST_CAPACITY, GROWTH = 64, 1.25
 _MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0
 """Pages that nobody writes count for nothing. Python's ``mmap`` names it from 3.12 on."""
 SNAPSHOT_FORMAT = "1"
+LATER = frozenset({reverting.KEY})
+"""Tensors that earlier versions did not keep: of their streams nothing is known there yet."""
 
 
 class Slab:
@@ -87,6 +90,8 @@ class Slab:
             SnapshotError: The bytes are damaged or describe another model's state.
         """
         state = self.unpacked(data)
+        for key in LATER & self.initial.keys() - state.keys():
+            state[key] = self.initial[key]
         shapes = {key: (value.shape, value.dtype) for key, value in self.initial.items()}
         if (
             _owner_of(data) not in {"", self._owner}

@@ -328,7 +328,14 @@ class HotStreams:
 
 def summary(status: Status) -> dict[str, Any]:
     """What a snapshot says about its stream without being read."""
-    return {"window_rows": status.window_rows, "loss": status.loss, "score": status.score, "state": status.state}
+    serving = "initial" if status.reverted else "adapted"
+    return {
+        "window_rows": status.window_rows,
+        "loss": status.loss,
+        "score": status.score,
+        "state": status.state,
+        "serving": serving,
+    }
 
 
 def _hot(loaded: Loaded, lease: Lease, slot: int) -> Hot:

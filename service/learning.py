@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from models import Engine, Feedback, InputShift, Outcome, Tick
+from models import Engine, Feedback, InputShift, Outcome, Tick, Turn
 from service.config import Settings
 from service.errors import ServiceError
 from service.hot import DAY_SECONDS, Hot, HotStreams, Writer
@@ -288,16 +288,23 @@ def _moved(revision: int, moved: InputShift | None, at: float) -> list[StoredEve
     return [event]
 
 
+def _turned(revision: int, turn: Turn | None, at: float) -> list[StoredEvent]:
+    """The event of a stream that is served otherwise from here on."""
+    if turn is None:
+        return []
+    return [StoredEvent(0, revision, at, "revert", None, turn.statistic, turn.threshold, action=turn.to)]
+
+
 def _events(hot: Hot, outcome: Outcome, rows_seen: int, at: float) -> list[StoredEvent]:
-    decision = outcome.decision
-    moved = _moved(hot.record.stream_version + 1, outcome.moved, at)
+    decision, revision = outcome.decision, hot.record.stream_version + 1
+    others = _moved(revision, outcome.moved, at) + _turned(revision, outcome.turned, at)
     if outcome.event is None:
-        return moved
+        return others
     since = decision.rows_since_change
     engine = hot.lease.engine
     event = StoredEvent(
         id=0,
-        revision=hot.record.stream_version + 1,
+        revision=revision,
         at=at,
         kind=outcome.event,
         detector=engine.config.detector or engine.model.spec.detector.name,
@@ -307,7 +314,7 @@ def _events(hot: Hot, outcome: Outcome, rows_seen: int, at: float) -> list[Store
         action=outcome.action,
         rows_used=outcome.rows_used if outcome.action else None,
     )
-    return [event, *moved]
+    return [event, *others]
 
 
 def _by_engine(items: Sequence[Any], work: Callable[[Any], Work]) -> Iterable[tuple[Engine, list[Any]]]:

@@ -55,7 +55,8 @@ def _build(app: FastAPI) -> dict[str, Any]:
         schemas.pop(unused, None)
     described = [(model, "validation") for model in (*BODIES, Problem, InvalidProblem, OpenError)]
     schemas.update(models_json_schema(described, ref_template=_REF)[1]["$defs"])  # type: ignore[arg-type]  # a literal
-    schemas["Predicted"]["properties"].pop("state", None)
+    for beside in ("state", "adapted"):
+        schemas["Predicted"]["properties"].pop(beside, None)
     _flatten_learned(schemas)
     components["responses"] = {component(error): _response(error) for error in ERRORS}
     components["responses"][OPEN] = {

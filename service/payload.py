@@ -91,6 +91,7 @@ def encode_feedback(
             "rows_since_change": decision.rows_since_change,
             "statistic": _number(decision.statistic),
             "threshold": _number(decision.threshold),
+            "reverted": decision.reverted,
         },
         "made": _made(outcome.prediction),
         "outcome": {
@@ -128,6 +129,7 @@ def decode_feedback(payload: bytes) -> Logged:
             decision["rows_since_change"],
             float(decision["statistic"]),
             float(decision["threshold"]),
+            bool(decision.get("reverted")),
         ),
         watched,
     )

@@ -208,5 +208,6 @@ def _answered(stated: _Stated, prediction: Prediction) -> Answered:
         std=prediction.std,
         intervals=prediction.intervals,
         state=stated.state,
+        adapted=stated.stream is not None and prediction.adapted,
     )
     return Answered(predicted, prediction.asked, prediction.unnamed)

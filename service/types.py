@@ -85,7 +85,8 @@ class Event:
         statistic: The detector's statistic, ``None`` where it is not finite.
         threshold: The level that it is compared with, ``None`` where there is none.
         change_row: Index (from 0, over all rows the stream ever learned) of the first row after the estimated change.
-        action: ``readapt`` where the stream was adapted anew from the meta-initialization.
+        action: ``readapt`` where the stream was adapted anew from the meta-initialization; of a ``revert``, what is
+            served from here on: ``initial``, the frozen start, or ``adapted``.
         rows_used: Rows that the new adaptation used.
         feature: The input that moved most clearly (``warning`` of the detector ``inputs``).
         shift: By how many of its standard deviations in this stream, as far as is known then.
@@ -279,6 +280,7 @@ class StreamInfo:
         loss: Rolling mean negative log-likelihood in nats, before learning; ``None`` before the first row.
         score: Rolling accuracy, or mean absolute error; ``None`` before the first row.
         state: ``new``, ``stable``, ``warning`` or ``drifted``.
+        serving: ``adapted``, or ``initial`` while the frozen start does better than what the stream has learned.
         last_drift: The latest event of kind ``drift``.
         config: The stream's own settings, those that were given.
         metadata: The client's own notes.
@@ -295,6 +297,7 @@ class StreamInfo:
     loss: float | None
     score: float | None
     state: StreamState
+    serving: Literal["adapted", "initial"]
     last_drift: Event | None
     config: dict[str, Any]
     metadata: dict[str, Any]
@@ -309,7 +312,8 @@ class Predicted:
     ``probabilities`` and ``classes`` belong to classification, ``std`` (and ``intervals`` if asked) to regression. The
     frozen start answers with ``stream`` ``None`` and ``stream_version`` 0. Where classes are open, ``classes`` are
     those that the stream has named; before it has named any, and for the frozen start, predictions are null.
-    ``state`` is the stream's drift state at that moment, for whoever wants it; not part of the plain answer.
+    ``state`` is the stream's drift state at that moment, and ``adapted`` whether its own parameters answered, for
+    whoever wants it; neither is part of the plain answer.
     """
 
     stream: str | None
@@ -322,6 +326,7 @@ class Predicted:
     std: list[Any] | None = None
     intervals: list[Any] | None = None
     state: StreamState | None = field(default=None, compare=False, repr=False)
+    adapted: bool = field(default=True, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

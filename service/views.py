@@ -10,10 +10,10 @@ from service.payload import finite
 from service.store import Done, StoredEvent, StreamRecord
 from service.types import Event, EventKind, Labelled, Learned, Made, Predicted, StreamInfo, StreamState
 
-_BESIDE = {Predicted: "state", Learned: "made", Labelled: "made"}
+_BESIDE = {Predicted: ("state", "adapted"), Learned: ("made",), Labelled: ("made",)}
 """What is not part of the plain answer."""
 _NAMES = {
-    kind: tuple(field.name for field in fields(kind) if field.name != _BESIDE.get(kind))
+    kind: tuple(field.name for field in fields(kind) if field.name not in _BESIDE.get(kind, ()))
     for kind in (Predicted, Made, Learned, Labelled)
 }
 FRESH: dict[str, Any] = {"window_rows": 0, "loss": None, "score": None, "state": "new"}
@@ -49,7 +49,7 @@ def info_of(record: StreamRecord, summary: dict[str, Any]) -> StreamInfo:
 
     Args:
         record: The stream.
-        summary: ``window_rows``, ``loss``, ``score`` and ``state`` of the same moment.
+        summary: ``window_rows``, ``loss``, ``score``, ``state`` and ``serving`` of the same moment.
     """
     drift = record.last_drift
     return StreamInfo(
@@ -62,6 +62,7 @@ def info_of(record: StreamRecord, summary: dict[str, Any]) -> StreamInfo:
         loss=summary["loss"],
         score=summary["score"],
         state=cast("StreamState", summary["state"]),
+        serving=summary.get("serving", "adapted"),
         last_drift=None if drift is None else event_of(record.stream, drift),
         config=dict(record.config),
         metadata=dict(record.metadata),

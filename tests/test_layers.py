@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models.networks", "models.losses", "models.params", "models.features", "models.targets", "models.trees"),
     ("models.tabular",),
     ("models.start", "models.kalman"),
-    ("models.memory", "models.crossfit", "models.boosting"),
+    ("models.memory", "models.crossfit", "models.boosting", "models.reverting"),
     ("models.learners.*", "models.detectors.*"),
     ("models.learners", "models.detectors"),
     ("models.committee", "models.virtual_drift"),

@@ -96,6 +96,7 @@ class StreamInfo:
     metadata: dict[str, Any]
     created_at: str
     updated_at: str
+    serving: str = "adapted"
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,11 @@ export function quantile(counts, bounds, share) {
 
 /** What an event says, in a sentence. */
 export function sentence(event) {
+  if (event.kind === "revert") {
+    return event.action === "initial"
+      ? `the frozen start is served: it has done better by ${number(event.statistic, 3)} nats a row (${number(event.threshold, 3)} would do)`
+      : "its own parameters are served again";
+  }
   const evidence = event.statistic === null || event.detector === null ? ""
     : ` ${event.detector}: ${number(event.statistic, 3)} against ${number(event.threshold, 3)}`;
   const moved = event.feature ? `, input ${event.feature} moved by ${number(event.shift, 2)} standard deviations` : "";

@@ -79,7 +79,7 @@ export function stream(main, context, name) {
       tile("Model", h("a", { href: "#/models" }, found.model), `v${found.model_version}`), tile("Revision", number(found.stream_version)),
       tile("Rows learned", number(found.rows_seen)), tile("Window", number(found.window_rows), "rows"),
       tile("Loss", number(found.loss, 3), "nats"), tile(task === "classification" ? "Accuracy" : "Mean absolute error", number(found.score, 3)),
-      tile("Last change", clock(found.updated_at)));
+      tile("Served by", found.serving === "initial" ? "frozen start" : "its own parameters"), tile("Last change", clock(found.updated_at)));
     draw();
   }
 

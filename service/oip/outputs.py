@@ -38,7 +38,7 @@ def predicted_reply(answer: Predicted, info: ModelInfo) -> Reply:
     """The reply to infer; what a frozen start answers says that it is not adapted."""
     stated = {
         "stream_version": answer.stream_version,
-        "adapted": answer.stream is not None,
+        "adapted": answer.adapted,
         "drift_state": answer.state or "new",
     }
     return Reply(answer.model, answer.model_version, stated, _outputs(answer, info))

@@ -1,5 +1,6 @@
 """Small models and tables for the tests of runs over files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from models import Engine, Model
 from models.plan import Plan
 from models.tasks import Table, read_table
-from models.types import Expert, Feature, Lags, ModelSpec, Target
+from models.types import DetectorChoice, Expert, Feature, Lags, ModelSpec, Target
 
 HEAD = Expert("head", "bayes_head", {"hidden": [8, 4], "tau_rows": [50.0, 400.0]})
 
@@ -31,6 +32,13 @@ def small_model(
         provenance={"stream_column": "shop", "time_column": "t"},
     )
     return untrained(spec)
+
+
+def hasty_model() -> Model:
+    """One whose steps are too large for mere noise, so that its frozen start does better there; without a detector."""
+    steps = Expert("steps", "maml", {"hidden": (8,), "steps": 5, "inner_lr": 0.4})
+    model = small_model(name="hasty", expert=steps)
+    return Model(replace(model.spec, detector=DetectorChoice("never", {}), window_rows=4), model.meta)
 
 
 def untrained(spec: ModelSpec) -> Model:

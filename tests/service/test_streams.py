@@ -1,13 +1,19 @@
 """Streams as a client sees them: answers, revisions, duplicates, events, settings."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from models import InputError
+from service.config import Settings
 from service.errors import ConflictError, InvalidError, NotFoundError, SaturatedError, UnavailableError
+from service.store import MemoryStore
+from service.streams import Streams
 from service.types import Learned
+from tests.models.examples import hasty_model
 from tests.service.http_case import run_async
 from tests.service.streams_case import PROBE, Clock, all_events, batches, learn, opened, predictions
 
@@ -198,6 +204,35 @@ async def test_a_jump_raises_an_alarm_that_is_told_everywhere() -> None:
         assert page == events[:1]
         assert cursor == (events[0].id if len(events) > 1 else None)
         assert (await streams.events("s", events[-1].id, 10)) == ([], None)
+
+
+@run_async
+async def test_a_stream_that_does_worse_than_the_frozen_start_is_served_that_and_says_so() -> None:
+    """By an event, in its state, and after a replay of its log alike; a reset ends it."""
+    rng, store = np.random.default_rng(0), MemoryStore()
+    given = {"hasty": hasty_model()}
+    async with opened(store, given=given, snapshot_rows=100_000) as streams:
+        await streams.put("s", "hasty", None, None)
+        for _ in range(100):
+            inputs = rng.normal(size=(4, 2)).tolist()
+            start = (await streams.predict_initial("hasty", inputs)).predictions
+            noise = rng.normal(size=4).tolist()
+            await streams.feedback("s", inputs, [value + by for value, by in zip(start, noise, strict=True)])
+        (event,) = await all_events(streams, "s")
+        assert (event.kind, event.action, event.detector) == ("revert", "initial", None)
+        assert event.statistic is not None
+        assert event.threshold is not None
+        assert event.statistic > event.threshold > 0
+        info = await streams.get("s")
+        assert (info.serving, info.last_drift) == ("initial", None)
+        served = await streams.predict("s", PROBE)
+        assert served.predictions == (await streams.predict_initial("hasty", PROBE)).predictions
+        assert not served.adapted
+        again = Streams(Settings(data_dir=Path("unused")), store, given, Clock())
+        await again.start()
+        assert (await again.get("s")).serving == "initial"
+        assert (await again.predict("s", PROBE)).predictions == served.predictions
+        assert (await streams.reset("s")).serving == "adapted"
 
 
 @run_async
