@@ -69,7 +69,8 @@ def score_grid(task: str, scores: Sequence[Scores], title: str, caption: str, *,
     caption = f"{main.rows:,} rows scored; {caption}"
     grid = Grid(title=title, title_justify="left", caption=caption, caption_justify="left", **NARROW)
     for position, (name, _) in enumerate(columns):
-        grid.add_column(name, justify="right" if position else "left", no_wrap=position == 0)
+        # Where room is short names are wrapped, never figures.
+        grid.add_column(name, justify="right" if position else "left", no_wrap=position > 0)
     order = sorted(scores, key=lambda each: each.score if regression else -each.score) if best_first else scores
     for each in order:
         grid.add_row(*(cell(each) for _, cell in columns), style="bold green" if each is main else None)

@@ -1,15 +1,18 @@
 """The command line: what it prints and writes, its exit codes, and errors of one line."""
 
 import re
+from io import StringIO
 from pathlib import Path
 
 import orjson
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from models import RIVER_MODELS, read_bundle, write_bundle
+from models import RIVER_MODELS, Scores, read_bundle, write_bundle
 from models.types import Lags
 from service.cli import app
+from service.commands.console import out, score_grid
 from tests.models.examples import small_model, write_rows
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -68,6 +71,18 @@ def test_contract_options_are_there() -> None:
         assert not [option for option in options.split() if f"--{option} " not in text]
 
 
+def test_a_narrow_terminal_wraps_names_and_cuts_no_figure() -> None:
+    """80 characters, and figures as long as they get."""
+    long = Scores("River linear, shared", 30, 0.3512, 0.5123, 0.7412, 0.3615, 12, 16479.0, None, 0.933, 2.081)
+    text = StringIO()
+    Console(width=80, file=text).print(score_grid("regression", [long], "title", "caption"))
+    printed = text.getvalue()
+    assert all(
+        figure in printed for figure in ("0.3512", "0.5123", "0.7412", "93.3%", "2.081", "0.3615", "12", "16,479")
+    )
+    assert "…" not in printed
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -98,8 +113,11 @@ def test_wrong_usage_exits_with_2(words: list[str]) -> None:
     assert "Usage" in result.stderr
 
 
-def test_evaluate_prints_the_contenders_and_writes_figures_and_plot(tmp_path: Path, bundle: Path, rows: Path) -> None:
+def test_evaluate_prints_the_contenders_and_writes_figures_and_plot(
+    tmp_path: Path, bundle: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The table, JSON with the same figures, a PNG; a part may be scored."""
+    monkeypatch.setattr(out, "width", 120)
     figures, picture = tmp_path / "out.json", tmp_path / "out.png"
     result = _run(
         *("evaluate", bundle, "--data", rows, "--batch", 2, "--compare", "--score-rows", "0.5:"),
