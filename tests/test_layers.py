@@ -110,6 +110,7 @@ OPTIONAL_EXTRAS: Mapping[str, frozenset[str]] = {
     "models.boosting": frozenset({"sklearn"}),
     "loadtest.tabular": frozenset({"sklearn"}),
     "models.rivers": frozenset({"river"}),
+    "service.store.driver": frozenset({"psycopg"}),
 }
 """Modules that import an optional extra inside a function, and which: one place each."""
 

@@ -1,8 +1,8 @@
 """Durable state. ``STORES`` holds every backend; all of them keep the promises of ``service.store.base.Store``."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from service.store.base import (
     STATE_KINDS,
@@ -35,15 +35,19 @@ from service.store.base import (
 )
 from service.store.chain import verify_chain
 from service.store.checking import Checked, Damage, check_store
+from service.store.driver import Database
 from service.store.lock import sync_directory
 from service.store.memory import MemoryStore
 from service.store.moving import moved_streams
+from service.store.postgres import PostgresStore
 from service.store.reading import StoreReader, copy_store
 from service.store.schema import FILE_NAME as STORE_FILE
 from service.store.sqlite import SqliteStore
 
-STORES: Mapping[str, Callable[[Path], Store]] = MappingProxyType({"memory": MemoryStore, "sqlite": SqliteStore})
-"""Opens the store of a data directory."""
+STORES: Mapping[str, Callable[[Any], Store]] = MappingProxyType(
+    {"memory": MemoryStore, "sqlite": SqliteStore, "postgres": PostgresStore}
+)
+"""Opens a store where it is: that of a data directory (a path), or one in a database (a ``Database``)."""
 
 __all__ = [
     "STATE_KINDS",
@@ -56,6 +60,7 @@ __all__ = [
     "Create",
     "Damage",
     "DamagedError",
+    "Database",
     "Delete",
     "Done",
     "Entry",
@@ -68,6 +73,7 @@ __all__ = [
     "Operation",
     "Pend",
     "Pending",
+    "PostgresStore",
     "PutSnapshot",
     "Refusal",
     "Remember",

@@ -37,13 +37,13 @@ from service.store.base import (
 )
 from service.store.chain import (
     bundle_digest,
+    kept_snapshots,
     new_record,
     next_entry,
     next_record,
     pending_digest,
     record_digest,
     snapshot_digest,
-    thinned,
     verify_chain,
     verify_loaded,
     verify_pending,
@@ -403,10 +403,8 @@ def _snapshot(kept: _Stream, revision: int) -> Snapshot | None:
 
 def _thin_snapshots(kept: _Stream, before: float) -> int:
     """Drop snapshots that no roll-back needs; the oldest that is older than the retention, or 0: no entry may go."""
-    past = [each.snapshot.revision for each in kept.snapshots if each.at < before]
-    oldest = past[-1] if past else 0
-    revisions = [each.snapshot.revision for each in kept.snapshots if each.snapshot.revision >= oldest]
-    left = thinned(revisions, SNAPSHOTS_KEPT)
+    found = [(each.snapshot.revision, each.at) for each in kept.snapshots]
+    oldest, left = kept_snapshots(found, before, SNAPSHOTS_KEPT)
     kept.snapshots = [each for each in kept.snapshots if each.snapshot.revision in left]
     return oldest
 

@@ -31,13 +31,13 @@ from service.store.beside import Sums
 from service.store.chain import (
     bundle_digest,
     drift_fields,
+    kept_snapshots,
     new_record,
     next_entry,
     next_record,
     pending_digest,
     record_digest,
     snapshot_digest,
-    thinned,
     watch_digest,
 )
 
@@ -175,7 +175,7 @@ def _put_snapshot(db: sqlite3.Connection, operation: PutSnapshot, sums: Sums) ->
         (key, oldest, operation.trim_rows, operation.trim_before, TRIM_ROWS),
     )
     (first,) = db.execute("SELECT min(revision) FROM entries WHERE stream=?", (key,)).fetchone()
-    sums.begins = max(sums.begins, first or 0)
+    sums.trimmed(first or 0)
     old = "id IN (SELECT id FROM events WHERE stream=? AND at<? ORDER BY id LIMIT ?)"
     sums.delete("events", old, key, operation.trim_before, TRIM_ROWS)
     sums.delete("uploads", "at<?", operation.trim_before)
@@ -185,9 +185,7 @@ def _put_snapshot(db: sqlite3.Connection, operation: PutSnapshot, sums: Sums) ->
 def _thin_snapshots(db: sqlite3.Connection, key: int, before: float) -> int:
     """Drop snapshots that no roll-back needs; the oldest that is older than the retention, or 0: no entry may go."""
     found = db.execute("SELECT revision, at FROM snapshots WHERE stream=? ORDER BY revision", (key,)).fetchall()
-    past = [revision for revision, at in found if at < before]
-    oldest = past[-1] if past else 0
-    kept = thinned([revision for revision, _ in found if revision >= oldest], SNAPSHOTS_KEPT)
+    oldest, kept = kept_snapshots(found, before, SNAPSHOTS_KEPT)
     dropped = [(key, revision) for revision, _ in found if revision not in kept]
     db.executemany("DELETE FROM snapshots WHERE stream=? AND revision=?", dropped)
     return oldest

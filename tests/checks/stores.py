@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 from unittest import SkipTest
 
+import psycopg
 import pytest
 
 from service.store import (
@@ -35,6 +36,7 @@ from service.store import (
     Webhook,
 )
 from service.store.base import SNAPSHOTS_KEPT
+from tests.checks import postgres
 
 Damage = Literal[
     "entry altered", "entry missing", "last entry missing", "snapshot altered", "record altered", "bundle", "pending",
@@ -88,6 +90,14 @@ def damage_sqlite(store: Store, damage: Damage, data_dir: Path) -> Store:
     return STORES["sqlite"](data_dir)
 
 
+def damage_postgres(store: Store, damage: Damage, place: Any) -> Store:
+    """Alter a row of a database behind the back of a store that is in use."""
+    statement = DAMAGE_SQL[damage].replace("CAST('", "convert_to('").replace("' AS BLOB)", "', 'UTF8')")
+    with psycopg.connect(place.url, options=f"-c search_path={place.schema}") as connection:
+        assert connection.execute(statement.encode()).rowcount == 1
+    return store
+
+
 @dataclass(frozen=True)
 class Traits:
     """What the checks need to know about a store beside its interface.
@@ -95,37 +105,52 @@ class Traits:
     Attributes:
         durable: Whether it can be opened again.
         damage: Alters one thing in it and returns it, opened again if need be.
+        place: Where it is, given a directory that may be used.
+        remove: Called with that at the end.
     """
 
     durable: bool
-    damage: Callable[[Store, Damage, Path], Store]
+    damage: Callable[[Store, Damage, Any], Store]
+    place: Callable[[Path], Any] = lambda directory: directory
+    remove: Callable[[Any], None] = lambda _place: None
 
 
 TRAITS: Mapping[str, Traits] = {
     "memory": Traits(durable=False, damage=damage_memory),
     "sqlite": Traits(durable=True, damage=damage_sqlite),
+    "postgres": Traits(
+        durable=True,
+        damage=damage_postgres,
+        place=lambda _directory: postgres.database(),
+        remove=postgres.give_back,
+    ),
 }
 
 
 class Case:
-    """A store under examination in a directory of its own."""
+    """A store under examination in a directory or a schema of its own."""
 
     def __init__(self, name: str, data_dir: Path) -> None:
         self.traits = TRAITS[name]
         self._open = STORES[name]
-        self.data_dir = data_dir
-        self.store = self._open(data_dir)
+        self.place = self.traits.place(data_dir)
+        self.store = self._open(self.place)
+
+    def close(self) -> None:
+        """Close the store, and leave nothing behind."""
+        self.store.close()
+        self.traits.remove(self.place)
 
     def reopen(self) -> None:
         """Close and open again; checks of stores that are not durable are skipped here."""
         if not self.traits.durable:
             raise SkipTest("reopen: this store ends with its process")
         self.store.close()
-        self.store = self._open(self.data_dir)
+        self.store = self._open(self.place)
 
     def damage(self, damage: Damage) -> None:
         """Alter one thing."""
-        self.store = self.traits.damage(self.store, damage, self.data_dir)
+        self.store = self.traits.damage(self.store, damage, self.place)
 
     def create(self, stream: str = "s", model: str = "m", at: float = 1.0) -> StreamRecord:
         """A new stream."""

@@ -20,7 +20,7 @@ def test_store_keeps_every_promise(name: str, check: Callable[[stores.Case], Non
     try:
         check(case)
     finally:
-        case.store.close()
+        case.close()
 
 
 def test_every_check_runs() -> None:
@@ -49,7 +49,7 @@ def test_stores_agree_on_any_sequence_of_operations(
             log.append(apply(case, change, f"s{stream}", step))
         log.append([loaded_as_value(case.store.load(f"s{stream}")) for stream in range(3)])
         log.append([pending_of(case, f"s{stream}", len(plan)) for stream in range(3)])
-        case.store.close()
+        case.close()
     assert all(log == seen[0] for log in seen)
 
 
