@@ -372,6 +372,15 @@ def serve(
         str | None,
         typer.Option(envvar="ACCLIMATE_LOG_LEVEL", help="debug, info, warning or error (default: info)."),
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            envvar="ACCLIMATE_STORE",
+            metavar="URL",
+            help="Keep streams in this database, postgresql://USER@HOST/DATABASE; a password is better in "
+            "ACCLIMATE_STORE, ACCLIMATE_STORE_FILE or ~/.pgpass (default: in the directory).",
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -382,7 +391,7 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Start the service on the embedded store."""
+    """Start the service, on the embedded store or on a database."""
     models = {}
     for text in model or ():
         name, _, file = text.partition("=")
@@ -393,6 +402,7 @@ def serve(
         host=host,
         port=port,
         data_dir=data_dir,
+        store=store,
         models=models or None,
         activate=activate,
         device=device,

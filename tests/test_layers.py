@@ -75,6 +75,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.catalogue",),
     ("service.pace", "service.pending", "service.preparing"),
     ("service.learning", "service.late"),
+    ("service.following",),
     ("service.streams",),
     ("service.fleet",),
     ("service.many", "service.uploading"),

@@ -39,7 +39,7 @@ from service.store.driver import Database
 from service.store.lock import sync_directory
 from service.store.memory import MemoryStore
 from service.store.moving import moved_streams
-from service.store.postgres import PostgresStore
+from service.store.postgres import PostgresStore, stored_tenants
 from service.store.reading import StoreReader, copy_store
 from service.store.schema import FILE_NAME as STORE_FILE
 from service.store.sqlite import SqliteStore
@@ -89,6 +89,7 @@ __all__ = [
     "check_store",
     "copy_store",
     "moved_streams",
+    "stored_tenants",
     "sync_directory",
     "verify_chain",
 ]

@@ -9,7 +9,6 @@ from typing import Any
 from service.errors import ConfigurationError, ServiceError, StoreFullError, UnavailableError
 from service.store.base import DamagedError
 
-SCHEMES = ("postgresql://", "postgres://")
 SCHEMA = "acclimate"
 """Schema of the default tenant; that of another has its name behind."""
 NAME_BYTES_MAX = 63
@@ -28,22 +27,26 @@ class Database:
     Attributes:
         url: ``postgresql://…`` as libpq reads it; may hold a password, and is never shown.
         schema: Of the store's tables.
+        tenant: Whose it is.
     """
 
     url: str = field(repr=False)
     schema: str = SCHEMA
+    tenant: str = "default"
 
     def of_tenant(self, tenant: str) -> "Database":
-        """The store of a tenant other than the default one.
+        """The store of a tenant, given that of the default one.
 
         Example:
             >>> Database("postgresql://db").of_tenant("north").schema
             'acclimate_north'
         """
+        if tenant == self.tenant:
+            return self
         name = f"{self.schema}_{tenant}"
         if len(name) > NAME_BYTES_MAX:
             name = f"{self.schema}_{blake2b(tenant.encode(), digest_size=16).hexdigest()}"
-        return Database(self.url, name)
+        return Database(self.url, name, tenant)
 
     def place(self) -> str:
         """Host, port and database, for people; no user and no password.

@@ -96,6 +96,20 @@ class MemoryStore:
         self._uploads: dict[str, tuple[int, float]] = {}
         self._webhooks: dict[str, Webhook] = {}
 
+    @property
+    def shared(self) -> bool:
+        """Nobody else can write it."""
+        return False
+
+    def current(self, records: Sequence[StreamRecord]) -> list[bool]:
+        """Compare records with what is there."""
+        with self._lock:
+            return [(kept := self._streams.get(each.stream)) is not None and kept.record == each for each in records]
+
+    def lead(self) -> bool:
+        """There is nobody else."""
+        return True
+
     def write(self, operations: Sequence[Operation]) -> list[Done | Refusal]:
         """Apply all operations under the lock."""
         with self._lock:
@@ -132,7 +146,9 @@ class MemoryStore:
         return Done(record)
 
     def _append(self, kept: _Stream, operation: Append) -> Done | Refusal:
-        part = operation.upload
+        part, once = operation.upload, operation.once
+        if once is not None and once.key in kept.answers and kept.answers[once.key][1] >= once.before:
+            return Refusal.KNOWN
         if part is not None:
             if kept.uploads.get(part.upload, (0, 0.0))[0] > part.start:
                 return Refusal.KNOWN
@@ -308,10 +324,11 @@ class MemoryStore:
         with self._lock:
             return [self._webhooks[name] for name in sorted(self._webhooks)]
 
-    def put_webhook(self, webhook: Webhook) -> None:
+    def put_webhook(self, webhook: Webhook, *, known: bool = False) -> None:
         """Keep one."""
         with self._lock:
-            self._webhooks[webhook.id] = webhook
+            if webhook.id in self._webhooks or not known:
+                self._webhooks[webhook.id] = webhook
 
     def delete_webhook(self, name: str) -> bool:
         """Forget one."""

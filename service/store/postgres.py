@@ -27,10 +27,18 @@ from service.store.base import (
     Webhook,
 )
 from service.store.beside import COLUMNS, Tally, begins_at
-from service.store.chain import bundle_digest, verify_loaded, verify_page, verify_pending, verify_watch
+from service.store.chain import (
+    bundle_digest,
+    record_digest,
+    verify_loaded,
+    verify_page,
+    verify_pending,
+    verify_watch,
+)
 from service.store.driver import Database
 from service.store.postgres_bulk import arrays, unnest
 from service.store.postgres_link import Lines, Timing
+from service.store.postgres_schema import tenants_of
 from service.store.postgres_shelf import activate_model, clear, delete_model, put_model, put_uploaded, put_webhook
 from service.store.postgres_writing import RECORD, write
 from service.store.statements import MANY, to_record, to_snapshot
@@ -51,15 +59,29 @@ class PostgresStore:
 
     Args:
         database: Where.
-        tenant: Whose it is.
         timing: How time is told and passed when the database is lost.
 
     Raises:
         ConfigurationError: The database cannot be reached, or the store cannot be made, or is foreign or too new.
     """
 
-    def __init__(self, database: Database, tenant: str = "default", timing: Timing | None = None) -> None:
-        self._lines = Lines(database, tenant, timing or Timing())
+    def __init__(self, database: Database, timing: Timing | None = None) -> None:
+        self._lines = Lines(database, timing or Timing())
+
+    @property
+    def shared(self) -> bool:
+        """Any number of servers write it."""
+        return True
+
+    def current(self, records: Sequence[StreamRecord]) -> list[bool]:
+        """Compare records with what is there."""
+        rows = self._all("SELECT key, digest FROM streams WHERE key=ANY(%s)", ([each.key for each in records],))
+        found = dict(rows)
+        return [found.get(each.key) == record_digest(each) for each in records]
+
+    def lead(self) -> bool:
+        """Whether this process has the lock that one can have; the server takes it from one that is gone."""
+        return self._lines.lead()
 
     def write(self, operations: Sequence[Operation]) -> list[Done | Refusal]:
         """Commit all operations in one transaction."""
@@ -186,9 +208,9 @@ class PostgresStore:
         rows = self._all("SELECT id, url, kinds, secret, created_at, cursor, gone FROM webhooks ORDER BY id", ())
         return [Webhook._make((*row[:2], tuple(orjson.loads(row[2])), *row[3:])) for row in rows]
 
-    def put_webhook(self, webhook: Webhook) -> None:
+    def put_webhook(self, webhook: Webhook, *, known: bool = False) -> None:
         """Keep one."""
-        self._lines.change(lambda db: put_webhook(db, webhook))
+        self._lines.change(lambda db: put_webhook(db, webhook, known=known))
 
     def delete_webhook(self, name: str) -> bool:
         """Forget one."""
@@ -281,3 +303,17 @@ def _load(db: Any, stream: str) -> Loaded | None:
     snapshot = None if found is None else to_snapshot(record, found)
     watch = None if kept is None else verify_watch(stream, InputWatch(*kept[:2]), kept[2])
     return verify_loaded(Loaded(record, snapshot, [Entry._make(each) for each in entries.fetchall()], watch))
+
+
+def stored_tenants(database: Database) -> list[str]:
+    """Tenants that have a store beside that of the default one, by name.
+
+    Raises:
+        ConfigurationError: The database cannot be reached.
+    """
+    lines = Lines(database, Timing())
+    try:
+        found = lines.read(lambda db: tenants_of(db, database.schema), one_moment=False)
+    finally:
+        lines.close()
+    return [tenant for tenant in found if tenant != database.tenant]

@@ -15,6 +15,7 @@ class Facts:
 
     Attributes:
         uploaded: Rows of uploads that streams have got to, by stream key and upload.
+        answered: Keys of streams that keep an answer to the request already.
         known: Keys of streams that know an id of the rows to keep already.
         snapshots: Revisions and times of a stream's snapshots, by ascending revision.
     """
@@ -26,6 +27,11 @@ class Facts:
             (each.record.key, each.upload.upload)
             for each in operations
             if isinstance(each, Append) and each.upload is not None
+        ]
+        onces = [
+            (each.record.key, each.once.key, each.once.before)
+            for each in operations
+            if isinstance(each, Append) and each.once is not None
         ]
         rows = [
             (each.record.key, row.id, each.before) for each in operations if isinstance(each, Pend) for row in each.rows
@@ -58,9 +64,17 @@ class Facts:
                 "ON t.stream=w.stream ORDER BY t.stream, t.revision",
                 saved,
             ),
+            _ask(
+                db,
+                "SELECT t.stream FROM answers t JOIN",
+                "stream, name, before",
+                "ON t.stream=w.stream AND t.key=w.name AND t.at>=w.before",
+                onces,
+            ),
         ]
-        uploads, known, snapshots = ([] if cursor is None else cursor.fetchall() for cursor in asked)
+        uploads, known, snapshots, answered = ([] if cursor is None else cursor.fetchall() for cursor in asked)
         self.uploaded: Mapping[tuple[int, str], int] = {(key, upload): reached for key, upload, reached in uploads}
+        self.answered: frozenset[int] = frozenset(key for (key,) in answered)
         self.known: frozenset[int] = frozenset(key for (key,) in known)
         self.snapshots: Mapping[int, list[tuple[int, float]]] = defaultdict(list)
         for key, revision, at in snapshots:

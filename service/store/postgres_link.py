@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
@@ -35,6 +36,8 @@ SETTLE_SECONDS = 5.0
 ATTEMPTS = 4
 """How often a transaction is tried that the server undid in favour of another, or whose connection was lost."""
 WRITERS_KEPT = "30 days"
+LEAD = 0x41636C6A
+"""First part of the advisory lock of the one that leads; the second is its schema's."""
 _log = structlog.get_logger("acclimate.store")
 T = TypeVar("T")
 
@@ -56,14 +59,13 @@ class Lines:
 
     Args:
         database: The store.
-        tenant: Whose it is.
         timing: How time is told and passed.
 
     Raises:
         ConfigurationError: The server cannot be reached, or the store cannot be made or read.
     """
 
-    def __init__(self, database: Database, tenant: str, timing: Timing) -> None:
+    def __init__(self, database: Database, timing: Timing) -> None:
         self._database = database
         self._timing = timing
         self._parameters = _parameters(database)
@@ -77,7 +79,7 @@ class Lines:
             self._readers.put(None)
         try:
             self._writer = self._connect(check=False)
-            prepare(self._writer, database, tenant)
+            prepare(self._writer, database)
             self._writer.execute("DELETE FROM writers WHERE at < now() - %s::interval", (WRITERS_KEPT,))
             (synced,) = self._writer.execute("SHOW fsync").fetchone()
         except BaseException as error:
@@ -148,14 +150,28 @@ class Lines:
         finally:
             self._readers.put(connection)
 
-    def dedicated(self) -> Any:
-        """A further connection, which the caller closes. Raises UnavailableError."""
-        return self._connect()
+    def lead(self) -> bool:
+        """Whether the session of the writing connection has the lock that one session at a time can have.
+
+        Who has it gets it again, which is how to ask; it ends with the session, also where that is cut off.
+        """
+        with self._writing:
+            self._writer = connection = self._writer or self._connect()
+            try:
+                row = connection.execute(
+                    "SELECT pg_try_advisory_lock(%s::int, hashtext(%s))", (LEAD, self._database.schema)
+                ).fetchone()
+            except driver().Error as error:
+                self._writer = None if is_lost(error, connection) else connection
+                raise translate(error) from error
+            return bool(row[0])
 
     def close(self) -> None:
         """Close all that are idle."""
         with self._writing:
             if self._writer is not None:
+                with suppress(driver().Error):  # so that another leads at once; where it is lost, the server sees to it
+                    self._writer.execute("SELECT pg_advisory_unlock_all()")
                 self._writer.close()
         while not self._readers.empty():
             connection = self._readers.get()

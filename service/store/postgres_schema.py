@@ -145,15 +145,12 @@ UPGRADES: Mapping[int, str] = MappingProxyType({})
 """What makes the next layout of each one; a new store begins with ``TABLES``, layout 1."""
 
 
-def prepare(
-    connection: Any, database: Database, tenant: str, upgrades: Mapping[int, str] = UPGRADES, layout: int = LAYOUT
-) -> None:
+def prepare(connection: Any, database: Database, upgrades: Mapping[int, str] = UPGRADES, layout: int = LAYOUT) -> None:
     """Make a store's tables, or bring them up to date, in one transaction; servers that start together take turns.
 
     Args:
         connection: Whose search path is the store's schema; every statement commits by itself.
         database: The store.
-        tenant: Whose it is.
         upgrades: What makes the next layout of each one.
         layout: The one to get to.
 
@@ -168,7 +165,7 @@ def prepare(
             version = layout_of(connection, schema)
             if version is None:
                 connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
-                mark = sql.Literal(MARK + tenant)
+                mark = sql.Literal(MARK + database.tenant)
                 connection.execute(sql.SQL("COMMENT ON SCHEMA {} IS {}").format(sql.Identifier(schema), mark))
                 connection.execute(TABLES)
                 version = 1

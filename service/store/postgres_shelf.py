@@ -50,9 +50,11 @@ def delete_model(db: Any, name: str) -> bool:
     return True
 
 
-def put_webhook(db: Any, webhook: Webhook) -> None:
-    """Keep one, in place of what was there under its id."""
+def put_webhook(db: Any, webhook: Webhook, *, known: bool) -> None:
+    """Keep one, in place of what was there under its id; if it is ``known``, not where nothing is there."""
     name, url, kinds, *rest = webhook
+    if known and db.execute("SELECT FROM webhooks WHERE id=%s FOR UPDATE", (name,)).fetchone() is None:
+        return
     db.execute(
         "INSERT INTO webhooks (id, url, kinds, secret, created_at, cursor, gone) VALUES (%s,%s,%s,%s,%s,%s,%s)"
         " ON CONFLICT (id) DO UPDATE SET url=excluded.url, kinds=excluded.kinds, secret=excluded.secret,"

@@ -155,6 +155,8 @@ class _Wave:
     def _append(self, place: int, operation: Append, facts: Facts) -> Done | Refusal:
         record, part = operation.record, operation.upload
         key, tally = record.key, self._kept[operation.record.key].tally
+        if key in facts.answered:
+            return Refusal.KNOWN
         if part is not None:
             if facts.uploaded.get((key, part.upload), 0) > part.start:
                 return Refusal.KNOWN

@@ -106,7 +106,9 @@ def _create(db: sqlite3.Connection, operation: Create) -> Done | Refusal:
 
 
 def _append(db: sqlite3.Connection, operation: Append, sums: Sums) -> Done | Refusal:
-    key, part = operation.record.key, operation.upload
+    key, part, once = operation.record.key, operation.upload, operation.once
+    if once is not None and _is_answered(db, key, once):
+        return Refusal.KNOWN
     if part is not None:
         if (uploaded(db, part.upload, key) or 0) > part.start:
             return Refusal.KNOWN
@@ -130,6 +132,11 @@ def _append(db: sqlite3.Connection, operation: Append, sums: Sums) -> Done | Ref
     if operation.once is not None:
         _remember(sums, operation.once, done)
     return done
+
+
+def _is_answered(db: sqlite3.Connection, key: int, once: Once) -> bool:
+    statement = "SELECT 1 FROM answers WHERE stream=? AND key=? AND at>=?"
+    return db.execute(statement, (key, once.key, once.before)).fetchone() is not None
 
 
 def _remember(sums: Sums, once: Once, done: Done) -> None:
