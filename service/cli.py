@@ -21,6 +21,7 @@ from service.commands import fsck as fsck_command
 from service.commands import improve as improve_command
 from service.commands import inspect as inspect_command
 from service.commands import keys as keys_command
+from service.commands import migrate as migrate_command
 from service.commands import replay as replay_command
 from service.commands import reshard as reshard_command
 from service.commands import serve as serve_command
@@ -488,6 +489,22 @@ DataDir = Annotated[
     Path, typer.Option(envvar="ACCLIMATE_DATA_DIR", show_envvar=True, metavar="DIR", help="Directory of the store.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("migrate-store")
+def migrate_store(
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="An empty database, postgresql://USER@HOST/DATABASE; a password is better in ACCLIMATE_STORE, "
+            "ACCLIMATE_STORE_FILE or ~/.pgpass (default: what these say).",
+        ),
+    ] = None,
+    data_dir: DataDir = Path("acclimate-data"),
+) -> None:
+    """Move the streams of all tenants into PostgreSQL, and compare every row; no server may run meanwhile."""
+    migrate_command.run(data_dir, to)
 
 
 @app.command()

@@ -133,6 +133,15 @@ def moved_to(data_dir: Path) -> str | None:
         raise ConfigurationError(f"{data_dir / MOVED} cannot be read ({error}): restore it from a backup") from error
 
 
+def mark_moved(data_dir: Path, place: str) -> None:
+    """State, durably and in one piece, where the streams of a directory were moved to."""
+    path = data_dir / f"{MOVED}.new"
+    path.write_bytes(orjson.dumps({"to": place}))
+    sync_file(path)
+    path.replace(data_dir / MOVED)
+    sync_directory(data_dir)
+
+
 def check_shards(data_dir: Path, layout: Layout) -> None:
     """Refuse a directory that lacks a shard: to make it anew would forget its streams.
 

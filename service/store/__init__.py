@@ -38,6 +38,7 @@ from service.store.checking import Checked, Damage, check_store
 from service.store.driver import Database
 from service.store.lock import sync_directory
 from service.store.memory import MemoryStore
+from service.store.migrating import Moved, moved_stores
 from service.store.moving import moved_streams
 from service.store.postgres import PostgresStore, stored_tenants
 from service.store.reading import StoreReader, copy_store
@@ -69,6 +70,7 @@ __all__ = [
     "Loaded",
     "MemoryStore",
     "ModelRecord",
+    "Moved",
     "Once",
     "Operation",
     "Pend",
@@ -88,6 +90,7 @@ __all__ = [
     "Webhook",
     "check_store",
     "copy_store",
+    "moved_stores",
     "moved_streams",
     "stored_tenants",
     "sync_directory",

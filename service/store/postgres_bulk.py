@@ -15,7 +15,7 @@ _COLUMNS_OF: Mapping[str, str] = MappingProxyType(
         " stream_version, rows_seen, oldest, before_row, kept_max",
         "float8": "at, statistic, threshold, shift, created_at, updated_at, before",
         "bytea": "payload, previous, chain, digest, data, body, beside",
-        "text": "id, kind, status, detector, action, feature, upload, name, config, metadata, state, last_drift",
+        "text": "id, kind, status, detector, action, feature, upload, name, model, config, metadata, state, last_drift",
     }
 )
 TYPES: Mapping[str, str] = MappingProxyType(

@@ -240,6 +240,18 @@ class Lines:
         return connection
 
 
+def connect_plainly(database: Database) -> Any:
+    """A connection on which every statement commits by itself, for as long as it takes; the caller closes it.
+
+    Raises:
+        ConfigurationError: The server cannot be reached.
+    """
+    try:
+        return driver().connect(autocommit=True, **_parameters(database))
+    except driver().Error as error:
+        raise ConfigurationError(f"the database {database.place()} does not answer ({first_line(error)})") from error
+
+
 def _parameters(database: Database) -> dict[str, Any]:
     """Of a connection; what the URL states comes before what is set here."""
     usual: dict[str, Any] = {

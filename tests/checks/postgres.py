@@ -3,9 +3,12 @@
 import atexit
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -103,3 +106,15 @@ def give_back(place: Database) -> None:
             connection.execute(f"DELETE FROM {name}".encode())
         connection.execute("UPDATE numbers SET last=0")
     _free.append(place.schema)
+
+
+@contextmanager
+def own_database() -> Iterator[str]:
+    """The address of an empty database, for services choose their schemas themselves."""
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    with psycopg.connect(url(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0".encode())
+        try:
+            yield re.sub(r"^(\w+://[^/?]*)(/[^?]*)?", rf"\1/{name}", url())
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
