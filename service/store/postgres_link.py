@@ -257,6 +257,7 @@ def _parameters(database: Database) -> dict[str, Any]:
     usual: dict[str, Any] = {
         "connect_timeout": CONNECT_SECONDS,
         "application_name": "acclimate",
+        "client_encoding": "utf8",
         "target_session_attrs": "read-write",  # of several hosts the one that takes writes
         **KEEPALIVE,
     }

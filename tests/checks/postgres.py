@@ -5,6 +5,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -56,7 +57,11 @@ class Server:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         settings = {"listen_addresses": "", "unix_socket_directories": str(self.directory), "max_connections": "40"}
-        settings |= {"fsync": "on" if self._synced else "off", "shared_buffers": "32MB", "logging_collector": "off"}
+        settings |= {
+            "fsync": "on" if self._synced else "off",
+            "shared_buffers": "32MB",
+            "recovery_init_sync_method": "syncfs",
+        }
         arguments = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         program = [str(self._programs / "postgres"), "-D", str(self.directory / "data"), *arguments]
         ending = [*(self._as or ["setpriv"]), "--pdeathsig=QUIT"]  # with the tests, however they end
@@ -66,16 +71,20 @@ class Server:
         while subprocess.run(ready, check=False, capture_output=True).returncode:
             assert self._process.poll() is None, "the server ended while it started"
 
-    def control(self, *words: str) -> None:
-        """What ``pg_ctl`` does with it."""
-        program = [*self._as, str(self._programs / "pg_ctl"), "-D", str(self.directory / "data"), "-w", *words]
-        subprocess.run(program, check=True, capture_output=True, cwd="/")
-
     def fail(self) -> None:
-        """End it at once, without a word to anybody and without a checkpoint."""
-        self.control("stop", "-m", "immediate")
+        """End it at once, without a word to anybody and without a checkpoint, as ``pg_ctl stop -m immediate`` does."""
         assert self._process is not None
+        self._process.send_signal(signal.SIGQUIT)
         self._process.wait()
+
+    def kill_session(self) -> None:
+        """Kill -9 a session of a store's: the server ends all others and recovers by itself."""
+        with psycopg.connect(self.url) as connection:
+            row = connection.execute(
+                "SELECT pid FROM pg_stat_activity WHERE application_name='acclimate' ORDER BY xact_start NULLS LAST"
+            ).fetchone()
+        if row is not None:
+            os.kill(row[0], signal.SIGKILL)
 
     def remove(self) -> None:
         """End it and remove its directory."""
@@ -97,7 +106,7 @@ def database() -> Database:
 
 def give_back(place: Database) -> None:
     """Empty a store for the next test, which takes a tenth of the time to make one."""
-    with psycopg.connect(place.url, options=f"-c search_path={place.schema}") as connection:
+    with connected(place) as connection:
         names = connection.execute(
             "SELECT tablename FROM pg_tables WHERE schemaname=%s AND tablename NOT IN ('layout', 'numbers')",
             (place.schema,),
@@ -115,6 +124,30 @@ def own_database() -> Iterator[str]:
     with psycopg.connect(url(), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0".encode())
         try:
-            yield re.sub(r"^(\w+://[^/?]*)(/[^?]*)?", rf"\1/{name}", url())
+            yield url_of(name)
         finally:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+def url_of(name: str) -> str:
+    """The address of another database of the server."""
+    return re.sub(r"^(\w+://[^/?]*)(/[^?]*)?", rf"\1/{name}", url())
+
+
+@contextmanager
+def connected(place: Database) -> Iterator[psycopg.Connection]:
+    """A plain connection to a store's tables, every statement of which commits by itself."""
+    options = f'-c search_path="{place.schema}"'
+    with psycopg.connect(place.url, options=options, autocommit=True) as connection:
+        yield connection
+
+
+def drop(place: Database) -> None:
+    """Remove a store and those of its tenants, which are not as others are any more."""
+    with connected(place) as connection:
+        found = connection.execute(
+            "SELECT quote_ident(nspname) FROM pg_namespace WHERE nspname=%s OR starts_with(nspname, %s)",
+            (place.schema, f"{place.schema}_"),
+        ).fetchall()
+        for (name,) in found:
+            connection.execute(f"DROP SCHEMA {name} CASCADE".encode())
