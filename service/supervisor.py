@@ -60,10 +60,14 @@ def supervise(settings: Settings, announce: Callable[[str, list[ModelInfo]], Non
 
 @contextmanager
 def _socket_paths(settings: Settings) -> Iterator[list[Path]]:
-    """Where the workers listen for each other: in the data directory, or where that is too deep, in one of its own."""
+    """Where the workers listen for each other: in the data directory, or in one of its own.
+
+    The latter where the path is too deep, or where the streams are in a database: then nobody locks the directory, and
+    another service may use its keys.
+    """
     own = settings.data_dir.resolve() / "workers"
     with ExitStack() as stack:
-        if len(bytes(own)) > SOCKET_PATH_BYTES_MAX - len("/999.sock"):
+        if settings.store_url is not None or len(bytes(own)) > SOCKET_PATH_BYTES_MAX - len("/999.sock"):
             own = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="acclimate-")))
         own.mkdir(mode=0o700, exist_ok=True)
         own.chmod(0o700)

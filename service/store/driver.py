@@ -96,7 +96,7 @@ def translate(error: Exception) -> ServiceError:
     return UnavailableError(f"The store failed ({reason}): nothing was changed, repeat later.")
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What an error of the server or of libpq says, without the statement that it quotes."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

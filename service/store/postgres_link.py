@@ -85,7 +85,8 @@ class Lines:
         except BaseException as error:
             self.close()
             if isinstance(error, ServiceError):
-                raise ConfigurationError(error.detail) from error
+                said = error.detail if error.__cause__ is None else first_line(error.__cause__)
+                raise ConfigurationError(f"the database {database.place()} does not answer ({said})") from error
             raise
         if synced == "off":
             _log.warning("database_does_not_sync", place=database.place(), reason="fsync is off: a crash loses rows")
@@ -232,8 +233,8 @@ class Lines:
             _log.warning("database_not_reached", place=self._database.place(), reason=reason, wait_s=self._wait_s)
             if isinstance(error, ServiceError):
                 raise
-            raise UnavailableError(
-                f"The database {self._database.place()} does not answer ({reason}): nothing was changed, repeat later.",
+            raise UnavailableError(  # where the database is, and what it said, is for the log
+                "The database does not answer: nothing was changed, repeat later.",
                 retry_after_s=math.ceil(self._wait_s),
             ) from error
         self._wait_s = 0.0

@@ -8,15 +8,18 @@ import pytest
 from typer.testing import CliRunner
 
 from models import write_bundle
+from service import supervisor
 from service.app import create_app
 from service.cli import app as cli
 from service.config import Settings, load_settings
 from service.errors import ConfigurationError
 from service.keys import KeyRing
-from service.store import Database, PostgresStore, stored_tenants
+from service.shards import lay_out_shared
+from service.store import Database, MemoryStore, PostgresStore, stored_tenants
 from service.store.postgres_schema import prepare
 from tests.checks import postgres
 from tests.models.examples import small_model
+from tests.service.crew_case import crew_of, names_of
 from tests.service.http_case import run_async
 from tests.service.test_tenants import admins, as_tenant
 
@@ -116,3 +119,42 @@ def test_another_program_s_schema_is_left_alone() -> None:
         PostgresStore(Database(postgres.url_of("narrow")))
     with postgres.connected(place) as db:
         db.execute(b"DROP DATABASE narrow WITH (FORCE)")
+
+
+class Common(MemoryStore):
+    """A store that several workers share."""
+
+    @property
+    def shared(self) -> bool:
+        """So it is."""
+        return True
+
+
+@run_async
+async def test_workers_that_share_a_store_list_each_stream_once() -> None:
+    """On pages of any size; each has all of them, and each is still served by one."""
+    store = Common()
+    async with crew_of(2, store=store) as (first, second):
+        names = sorted([*names_of(0, 3), *names_of(1, 3)])
+        for name in names:
+            (await first.client.put(f"/v1/streams/{name}", json={"model": "reg"})).raise_for_status()
+        for worker in (first, second):
+            page = (await worker.client.get("/v1/streams", params={"limit": 4})).json()
+            assert [item["stream"] for item in page["items"]] == names[:4]
+            rest = (await worker.client.get("/v1/streams", params={"cursor": page["next_cursor"]})).json()
+            assert [item["stream"] for item in rest["items"]] == names[4:]
+        hook = (await first.client.post("/v1/webhooks", json={"url": "https://1.1.1.1/", "events": ["drift"]})).json()
+        await second.streams.webhooks.follow()
+        assert (await second.client.delete(f"/v1/webhooks/{hook['id']}")).status_code == 204
+        assert store.webhooks() == []
+
+
+def test_workers_on_a_database_talk_in_a_directory_of_their_own(tmp_path: Path) -> None:
+    """Nobody locks the data directory, so that another service may use its keys; it need not be there at all."""
+    settings = Settings(data_dir=tmp_path / "none", store="postgresql://h/db", workers=2)
+    with supervisor._socket_paths(settings) as paths:
+        assert len({path.parent for path in paths}) == 1
+        assert tmp_path not in paths[0].parents
+        assert paths[0].parent.stat().st_mode & 0o777 == 0o700
+    assert not (tmp_path / "none").exists()
+    assert lay_out_shared(settings.data_dir, 2).directories == (settings.data_dir,) * 2

@@ -14,7 +14,7 @@ import pytest
 
 from service.errors import ServiceError, UnavailableError
 from service.payload import decode_feedback
-from service.store import Create, Database, Done, PostgresStore, Refusal
+from service.store import Create, Database, Done, Once, PostgresStore, Refusal
 from service.store.driver import translate
 from service.store.postgres_link import BACKOFF_SECONDS_MAX, SETTLE_SECONDS, Timing
 from tests.checks import postgres
@@ -195,6 +195,29 @@ def test_a_restart_between_two_requests_is_not_noticed(wired: tuple[Wire, Postgr
     assert record.stream_version == 2
 
 
+def test_a_session_that_ends_in_the_middle_has_changed_nothing(wired: tuple[Wire, PostgresStore, Still]) -> None:
+    """As that of a machine that was paused for too long: what it was doing is done anew, on what is true by then."""
+    _, store, _ = wired
+    record = done(store, Create("s", "m", 1, {}, {}, 1.0)).record
+    made: list[int] = []
+
+    def answer(told: Done) -> bytes:
+        made.append(told.record.stream_version)
+        if len(made) == 1:
+            with postgres.connected(Database(postgres.url(), "public")) as db:
+                ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name='acclimate'"
+                db.execute(ended.encode())
+        return b"answer"
+
+    other = append(record, ids=("other",))
+    answers = store.write([append(record, once=Once("k", b"", answer, 1.0, 0.0)), other])
+    assert [type(each) for each in answers] == [Done, Refusal]
+    assert made == [1, 1]
+    found = store.get("s")
+    assert found is not None
+    assert [entry.revision for entry in store.entries(found[0], 0, 9)] == [1]
+
+
 def test_what_holds_a_stream_for_too_long_is_waited_for_no_longer() -> None:
     """A lock that another session keeps: 503, and nothing has changed."""
     place = postgres.database()
@@ -232,8 +255,9 @@ WRITERS, ROWS_EACH = 4, 12
 
 @run_async
 async def test_every_acknowledged_row_is_there_once_after_the_server_has_failed() -> None:
-    """A server that syncs is ended without a word twice, and a session of it killed, under load: 503 meanwhile, and then
-    on; clients repeat what was refused under the same ids.
+    """A server that syncs is ended without a word twice, and a session of it killed, under load.
+
+    Meanwhile 503, and then on; clients repeat what was refused under the same ids.
     """
     server = await asyncio.to_thread(postgres.Server, synced=True)
     acknowledged: list[str] = []
