@@ -4,7 +4,7 @@ import asyncio
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain
 from typing import Any, Protocol
 
@@ -206,7 +206,11 @@ class Fleet:
                 return await self._streams.overview(after)
             return overview_of(await self._call(worker, "overview", after))
 
-        return merged(await asyncio.gather(*map(of, range(len(self._peers)))))
+        found = merged(await asyncio.gather(*map(of, range(len(self._peers)))))
+        if not self._streams.shared:
+            return found
+        whole = await self._streams.overview(after)  # what is in the store, each has counted
+        return replace(found, states=whole.states, models=whole.models, events=whole.events)
 
     async def feedback(
         self,

@@ -39,7 +39,7 @@ _LOOKED_UP_BY: Mapping[str, str] = MappingProxyType(
 _MODULUS = 1 << (8 * SUM_BYTES)
 
 
-class Tally:
+class RowSums:
     """The sums of one stream as numbers, whatever database its rows are in.
 
     Attributes:
@@ -91,11 +91,11 @@ class Sums:
     def __init__(self, db: sqlite3.Connection, key: int, kept: bytes) -> None:
         self._db = db
         self._key = key
-        self._tally = Tally(kept)
+        self._sums = RowSums(kept)
 
     def trimmed(self, first: int) -> None:
         """The log begins at this revision, or later."""
-        self._tally.begins = max(self._tally.begins, first)
+        self._sums.begins = max(self._sums.begins, first)
 
     def insert(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
         """Insert rows, which have the columns of ``COLUMNS``."""
@@ -104,19 +104,19 @@ class Sums:
         marks = ",".join("?" * (COLUMNS[table].count(",") + 2))
         statement = f"INSERT INTO {table} (stream, {COLUMNS[table]}) VALUES ({marks})"
         self._db.executemany(statement, [(self._key, *row) for row in rows])
-        self._tally.add(table, rows)
+        self._sums.add(table, rows)
 
     def delete(self, table: str, where: str, *values: Any) -> None:
         """Delete rows of the stream for which a condition holds."""
-        if not self._tally.has(table):
+        if not self._sums.has(table):
             return
         statement = f"DELETE FROM {table} WHERE stream=? AND {where} RETURNING {COLUMNS[table]}"
         gone = self._db.execute(statement, (self._key, *values)).fetchall()
-        self._tally.take(table, gone)
+        self._sums.take(table, gone)
 
     def keep(self) -> None:
         """Write what has changed."""
-        text = self._tally.changed()
+        text = self._sums.changed()
         if text is not None:
             self._db.execute("UPDATE streams SET beside=? WHERE key=?", (text, self._key))
 
@@ -127,9 +127,9 @@ def verify_beside(db: sqlite3.Connection, stream: str, key: int, kept: bytes, ta
     Raises:
         DamagedError: A row is missing, altered or one too many; names the table.
     """
-    tally = Tally(kept)
+    sums = RowSums(kept)
     for table in tables:
-        tally.verify(stream, table, _rows(db, table, key))
+        sums.verify(stream, table, _rows(db, table, key))
 
 
 def begins_at(kept: bytes) -> int:
@@ -141,11 +141,11 @@ def sum_all(db: sqlite3.Connection) -> None:
     """Write the sums of all streams, for a store that had none."""
     for key, version in db.execute("SELECT key, stream_version FROM streams").fetchall():
         (first,) = db.execute("SELECT min(revision) FROM entries WHERE stream=?", (key,)).fetchone()
-        tally = Tally(EMPTY)
-        tally.begins = first or version + 1
+        sums = RowSums(EMPTY)
+        sums.begins = first or version + 1
         for table in COLUMNS:
-            tally.add(table, _rows(db, table, key))
-        db.execute("UPDATE streams SET beside=? WHERE key=?", (tally.text(), key))
+            sums.add(table, _rows(db, table, key))
+        db.execute("UPDATE streams SET beside=? WHERE key=?", (sums.text(), key))
 
 
 def _rows(db: sqlite3.Connection, table: str, key: int) -> sqlite3.Cursor:

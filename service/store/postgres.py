@@ -24,9 +24,10 @@ from service.store.base import (
     Snapshot,
     StoredEvent,
     StreamRecord,
+    Tally,
     Webhook,
 )
-from service.store.beside import COLUMNS, Tally, begins_at
+from service.store.beside import COLUMNS, RowSums, begins_at
 from service.store.chain import (
     bundle_digest,
     record_digest,
@@ -123,6 +124,15 @@ class PostgresStore:
             headline = None if revision is None else Snapshot(revision, chain, orjson.loads(status), b"")
             found.append((to_record(row[:14]), headline))
         return found
+
+    def tally(self) -> list[Tally]:
+        """All streams, counted."""
+        rows = self._all(
+            "SELECT model, model_version, state, count(*) FROM streams"
+            ' GROUP BY model, model_version, state ORDER BY model, model_version, state COLLATE "C"',
+            (),
+        )
+        return [Tally._make(row) for row in rows]
 
     def entries(self, record: StreamRecord, after: int, limit: int) -> list[Entry]:
         """One page of the log."""
@@ -274,7 +284,7 @@ class PostgresStore:
             asked = db.execute(statement, (record.key, *values))
             row = kept.fetchone()
             if row is not None:
-                Tally(row[0]).verify(record.stream, table, told.fetchall())
+                RowSums(row[0]).verify(record.stream, table, told.fetchall())
             found: list[tuple[Any, ...]] = asked.fetchall()
             return found
 
@@ -285,7 +295,7 @@ def _load(db: Any, stream: str) -> Loaded | None:
     row = db.execute(f"SELECT {RECORD}, beside FROM streams WHERE stream=%s", (stream,)).fetchone()
     if row is None:
         return None
-    record, tally = to_record(row[:14]), Tally(row[14])
+    record, sums = to_record(row[:14]), RowSums(row[14])
     asked = {
         table: db.execute(f"SELECT {COLUMNS[table]} FROM {table} WHERE stream=%s", (record.key,)) for table in COLUMNS
     }
@@ -298,7 +308,7 @@ def _load(db: Any, stream: str) -> Loaded | None:
     )
     watches = db.execute("SELECT revision, data, digest FROM watches WHERE stream=%s", (record.key,))
     for table, cursor in asked.items():
-        tally.verify(stream, table, cursor.fetchall())
+        sums.verify(stream, table, cursor.fetchall())
     found, kept = snapshots.fetchone(), watches.fetchone()
     snapshot = None if found is None else to_snapshot(record, found)
     watch = None if kept is None else verify_watch(stream, InputWatch(*kept[:2]), kept[2])

@@ -30,7 +30,7 @@ from service.store.base import (
     StoredEvent,
     StreamRecord,
 )
-from service.store.beside import COLUMNS, Tally
+from service.store.beside import COLUMNS, RowSums
 from service.store.chain import (
     kept_snapshots,
     next_entry,
@@ -62,7 +62,7 @@ def write(db: Any, operations: Sequence[Operation]) -> list[Done | Refusal]:
         rows = db.execute(
             "SELECT key, digest, beside FROM streams WHERE key=ANY(%s) ORDER BY key FOR UPDATE", (sorted(keys),)
         )
-        kept = {key: _Kept(digest, Tally(beside)) for key, digest, beside in rows.fetchall()}
+        kept = {key: _Kept(digest, RowSums(beside)) for key, digest, beside in rows.fetchall()}
     answers: dict[int, Done | Refusal] = {}
     for wave in _waves(operations):
         answers |= _Wave(db, kept).carry_out(wave)
@@ -86,9 +86,9 @@ def _waves(operations: Sequence[Operation]) -> list[list[tuple[int, Operation]]]
 class _Kept:
     """What a stream's locked row says, as the transaction has changed it."""
 
-    def __init__(self, digest: bytes, tally: Tally) -> None:
+    def __init__(self, digest: bytes, sums: RowSums) -> None:
         self.digest = digest
-        self.tally = tally
+        self.sums = sums
 
 
 class _Wave:
@@ -154,7 +154,7 @@ class _Wave:
 
     def _append(self, place: int, operation: Append, facts: Facts) -> Done | Refusal:
         record, part = operation.record, operation.upload
-        key, tally = record.key, self._kept[operation.record.key].tally
+        key, sums = record.key, self._kept[operation.record.key].sums
         if key in facts.answered:
             return Refusal.KNOWN
         if part is not None:
@@ -164,10 +164,10 @@ class _Wave:
             self._insert["uploads"].append((key, part.upload, part.stop, operation.at))
         entry = next_entry(operation)
         self._entries.append((key, *entry))
-        if tally.has("ids"):
+        if sums.has("ids"):
             self._delete["ids"].append((key, operation.ids_from))
         self._insert["ids"] += [(key, *each) for each in operation.ids]
-        if tally.has("pending"):
+        if sums.has("pending"):
             self._delete["pending"] += [(key, name) for name, _ in operation.ids]
         self._events += [(place, key, event) for event in operation.events]
         if operation.once is not None:
@@ -181,7 +181,7 @@ class _Wave:
         key = record.key
         if key in facts.known:
             return Refusal.KNOWN
-        if self._kept[key].tally.has("pending"):
+        if self._kept[key].sums.has("pending"):
             self._delete["old pending"].append((key, operation.before))
         self._insert["pending"] += [(key, *row, pending_digest(record.stream, row)) for row in operation.rows]
         self._most.append((key, operation.rows_max))
@@ -262,14 +262,14 @@ class _Wave:
             columns = f"stream, {COLUMNS[table]}" + (", id" if table == "events" else "")
             insert(db, table, columns, self._insert[table])
             for key, *row in self._insert[table]:
-                self._kept[key].tally.add(table, [row[:-1] if table == "events" else row])
+                self._kept[key].sums.add(table, [row[:-1] if table == "events" else row])
         gone.append(("pending", drop_surplus(db, self._most)))
         watched = "ON CONFLICT (stream) DO UPDATE SET revision=excluded.revision, data=excluded.data,"
         insert(db, "watches", "stream, revision, data, digest", self._watches, f"{watched} digest=excluded.digest")
         gone += self._trim(facts)
         for table, cursor in gone:
             for key, *row in cursor.fetchall() if cursor is not None else ():
-                self._kept[key].tally.take(table, [row])
+                self._kept[key].sums.take(table, [row])
         self._update()
 
     def _trim(self, facts: Facts) -> list[tuple[str, Any]]:
@@ -296,14 +296,14 @@ class _Wave:
             db.execute(f"DELETE FROM snapshots t USING {unnest(columns)} WHERE {one}", arrays(columns, dropped))
         if limits:
             self._trim_entries(limits)
-        tallies = [(operation, self._kept[operation.record.key].tally) for operation in self._trims]
-        before = [(each.record.key, each.trim_before) for each, tally in tallies if tally.has("events")]
+        tallies = [(operation, self._kept[operation.record.key].sums) for operation in self._trims]
+        before = [(each.record.key, each.trim_before) for each, sums in tallies if sums.has("events")]
         old = (
             ", LATERAL (SELECT id FROM events e WHERE e.stream=w.stream AND e.at<w.before"
             f" ORDER BY id LIMIT {TRIM_ROWS}) x"
         )
         events = delete(db, "events", "stream, before", "t.id=x.id", before, old)
-        before = [(each.record.key, each.trim_before) for each, tally in tallies if tally.has("uploads")]
+        before = [(each.record.key, each.trim_before) for each, sums in tallies if sums.has("uploads")]
         uploads = delete(db, "uploads", "stream, before", "t.stream=w.stream AND t.at<w.before", before)
         return [("events", events), ("uploads", uploads)]
 
@@ -320,8 +320,8 @@ class _Wave:
             arrays("stream", [limit[:1] for limit in limits]),
         )
         for key, first in found.fetchall():
-            tally = self._kept[key].tally
-            tally.begins = max(tally.begins, first or 0)
+            sums = self._kept[key].sums
+            sums.begins = max(sums.begins, first or 0)
 
     def _update(self) -> None:
         """Each row once: a record that has changed together with its sums, then sums alone; then deleted streams."""
@@ -330,10 +330,10 @@ class _Wave:
         for key, record in self._records.items():
             kept, columns = self._kept[key], columns_of(record)
             kept.digest = columns[-1]
-            records.append((key, record.model_version, *columns, kept.tally.changed() or kept.tally.text()))
+            records.append((key, record.model_version, *columns, kept.sums.changed() or kept.sums.text()))
         for names, rows in (
             (f"key, {_CHANGED}, beside", records),
-            ("key, beside", [(key, text) for key, kept in self._kept.items() if (text := kept.tally.changed())]),
+            ("key, beside", [(key, text) for key, kept in self._kept.items() if (text := kept.sums.changed())]),
         ):
             if rows:
                 changed = ", ".join(f"{name}=w.{name}" for name in names.split(", ")[1:])

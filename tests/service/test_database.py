@@ -143,6 +143,8 @@ async def test_workers_that_share_a_store_list_each_stream_once() -> None:
             assert [item["stream"] for item in page["items"]] == names[:4]
             rest = (await worker.client.get("/v1/streams", params={"cursor": page["next_cursor"]})).json()
             assert [item["stream"] for item in rest["items"]] == names[4:]
+        overview = (await first.client.get("/v1/overview")).json()
+        assert (overview["states"], overview["models"][0]["streams"]) == ({"new": 6}, 6)
         hook = (await first.client.post("/v1/webhooks", json={"url": "https://1.1.1.1/", "events": ["drift"]})).json()
         await second.streams.webhooks.follow()
         assert (await second.client.delete(f"/v1/webhooks/{hook['id']}")).status_code == 204
