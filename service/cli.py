@@ -134,6 +134,12 @@ ScoreStreams = Annotated[
     typer.Option(metavar="FILE", help="Score the streams named in FILE (JSON list or text) (default: all)."),
 ]
 Device = Annotated[str, typer.Option(help="Torch device.")]
+Stated = Annotated[
+    str | None,
+    typer.Option(
+        envvar="ACCLIMATE_STORE", metavar="URL", help="The database that streams are kept in (default: the directory)."
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 
 
@@ -479,10 +485,11 @@ def export(
         Path,
         typer.Option(envvar="ACCLIMATE_DATA_DIR", show_envvar=True, metavar="DIR", help="Directory of the store."),
     ] = Path("acclimate-data"),
+    store: Stated = None,
     out: Annotated[Path, typer.Option(metavar="FILE", help="Parquet file to write.")] = Path("export.parquet"),
 ) -> None:
     """Write the labelled rows that a server has logged as Parquet; the server may be running or stopped."""
-    export_command.run(data_dir, model, streams, since, out, tenant)
+    export_command.run(data_dir, model, streams, since, out, tenant, store)
 
 
 DataDir = Annotated[
@@ -526,9 +533,9 @@ def restore(
 
 
 @app.command()
-def fsck(data_dir: DataDir = Path("acclimate-data"), as_json: AsJson = False) -> None:
+def fsck(data_dir: DataDir = Path("acclimate-data"), store: Stated = None, as_json: AsJson = False) -> None:
     """Check that all that is stored is what was written; the server may be running or stopped."""
-    fsck_command.run(data_dir, as_json=as_json)
+    fsck_command.run(data_dir, as_json=as_json, store=store)
 
 
 @app.command()

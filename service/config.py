@@ -16,8 +16,8 @@ from service.keys import has_keys
 
 PREFIX = "ACCLIMATE_"
 STORE_SCHEMES = ("postgresql://", "postgres://")
-_KUBERNETES_LINKS = re.compile(PREFIX + r"(SERVICE_HOST|SERVICE_PORT.*|PORT_\d+_.*)")
-"""Variables that Kubernetes sets in every pod beside a service called acclimate; they are not settings."""
+_NO_SETTINGS = re.compile(PREFIX + r"(SERVICE_HOST|SERVICE_PORT.*|PORT_\d+_.*|TEST_.*)")
+"""Variables that Kubernetes sets in every pod beside a service called acclimate, and those of the tests."""
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -154,7 +154,7 @@ def load_settings(environ: Mapping[str, str] | None = None, **given: Any) -> Set
     """
     names = os.environ if environ is None else environ
     known = {PREFIX + name.upper() for name in Settings.model_fields} | {"ACCLIMATE_MODEL"}
-    unknown = sorted(n for n in names if n.startswith(PREFIX) and n not in known and not _KUBERNETES_LINKS.match(n))
+    unknown = sorted(n for n in names if n.startswith(PREFIX) and n not in known and not _NO_SETTINGS.match(n))
     if unknown:
         raise ConfigurationError(f"{unknown[0]} is not a setting: acclimate serve --help lists them all")
     try:

@@ -5,10 +5,10 @@ from pathlib import Path
 from rich.progress import Progress, TaskID
 
 from service.commands.console import CommandError, out, progress_bar
-from service.config import STORE_SCHEMES, load_settings
+from service.commands.database import stated_database
 from service.keys import DEFAULT_TENANT
 from service.shards import check_shards, mark_moved, read_layout
-from service.store import STORE_FILE, Database, moved_stores
+from service.store import STORE_FILE, moved_stores
 from service.tenants import folder_of, tenants_in
 
 
@@ -23,8 +23,8 @@ def run(data_dir: Path, to: str | None) -> None:
         ConfigurationError: A server has the directory, a shard is missing, or the database does not take it.
         DamagedError: A stream is damaged, or did not arrive as it was; nothing has changed.
     """
-    url = to or load_settings(data_dir=data_dir, host="localhost").store_url
-    if url is None or not url.startswith(STORE_SCHEMES):
+    database = stated_database(to)
+    if database is None:
         raise CommandError("state an empty database with --to postgresql://USER@HOST/DATABASE")
     layout = read_layout(data_dir)
     if not any((directory / STORE_FILE).is_file() for directory in layout.directories):
@@ -35,7 +35,6 @@ def run(data_dir: Path, to: str | None) -> None:
         tenant: [folder for each in layout.directories if (folder := folder_of(each, tenant)).is_dir()]
         for tenant in (DEFAULT_TENANT, *tenants)
     }
-    database = Database(url)
     with progress_bar() as bar, moved_stores(sources, database, _Shown(bar)) as moved:
         # Before it counts, and for good: nobody may learn on in the old ones. Where the end is cut off, a further run
         # tells whether the database has them, or moves them.

@@ -23,6 +23,7 @@ from service.store.base import (
     Pend,
     Pending,
     PutSnapshot,
+    Reader,
     Refusal,
     Remember,
     Snapshot,
@@ -41,6 +42,7 @@ from service.store.memory import MemoryStore
 from service.store.migrating import Moved, moved_stores
 from service.store.moving import moved_streams
 from service.store.postgres import PostgresStore, stored_tenants
+from service.store.postgres_reading import DatabaseReader, check_database
 from service.store.reading import StoreReader, copy_store
 from service.store.schema import FILE_NAME as STORE_FILE
 from service.store.sqlite import SqliteStore
@@ -62,6 +64,7 @@ __all__ = [
     "Damage",
     "DamagedError",
     "Database",
+    "DatabaseReader",
     "Delete",
     "Done",
     "Entry",
@@ -77,6 +80,7 @@ __all__ = [
     "Pending",
     "PostgresStore",
     "PutSnapshot",
+    "Reader",
     "Refusal",
     "Remember",
     "Snapshot",
@@ -88,6 +92,7 @@ __all__ = [
     "Tally",
     "UploadPart",
     "Webhook",
+    "check_database",
     "check_store",
     "copy_store",
     "moved_stores",

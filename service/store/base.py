@@ -6,7 +6,7 @@ stream is a compare-and-set on its record (stream_version and all else): an oper
 digest of the entry before it, so that a missing or altered one is found when the stream is loaded, and never served.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
@@ -411,6 +411,30 @@ class Refusal(Enum):
     """``Pend``: one of the ids is pending or was learned. ``Append``: the upload's rows, or the request's, were."""
     GONE = "gone"
     """The stream was deleted."""
+
+
+class Reader(Protocol):
+    """A store read from outside, as of one moment."""
+
+    def models(self) -> list[ModelRecord]:
+        """All versions of all models, by name and version."""
+        ...
+
+    def bundle(self, name: str, version: int) -> bytes:
+        """The bytes of a registered version. Raises DamagedError."""
+        ...
+
+    def streams(self, model: str) -> Iterator[StreamRecord]:
+        """Streams of a model, by id."""
+        ...
+
+    def entries(self, record: StreamRecord, since: float) -> Iterator[Entry]:
+        """Log entries of a stream that were committed at ``since`` (epoch seconds) or later, oldest first, verified."""
+        ...
+
+    def close(self) -> None:
+        """End reading."""
+        ...
 
 
 class Store(Protocol):

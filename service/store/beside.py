@@ -129,7 +129,7 @@ def verify_beside(db: sqlite3.Connection, stream: str, key: int, kept: bytes, ta
     """
     sums = RowSums(kept)
     for table in tables:
-        sums.verify(stream, table, _rows(db, table, key))
+        sums.verify(stream, table, rows_beside(db, table, key))
 
 
 def begins_at(kept: bytes) -> int:
@@ -144,11 +144,12 @@ def sum_all(db: sqlite3.Connection) -> None:
         sums = RowSums(EMPTY)
         sums.begins = first or version + 1
         for table in COLUMNS:
-            sums.add(table, _rows(db, table, key))
+            sums.add(table, rows_beside(db, table, key))
         db.execute("UPDATE streams SET beside=? WHERE key=?", (sums.text(), key))
 
 
-def _rows(db: sqlite3.Connection, table: str, key: int) -> sqlite3.Cursor:
+def rows_beside(db: sqlite3.Connection, table: str, key: int) -> sqlite3.Cursor:
+    """Rows of a stream in a summed table, with the columns of ``COLUMNS``."""
     return db.execute(f"SELECT {COLUMNS[table]} FROM {table} INDEXED BY {_LOOKED_UP_BY[table]} WHERE stream=?", (key,))
 
 

@@ -59,6 +59,16 @@ class Database:
         return (found.group(1).strip("/") if found else "") or "the local server"
 
 
+def quoted(name: str) -> str:
+    """A name as SQL writes it.
+
+    Example:
+        >>> quoted('a"b')
+        '"a""b"'
+    """
+    return '"{}"'.format(name.replace('"', '""'))
+
+
 @cache
 def driver() -> Any:
     """The module psycopg.

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from service.errors import ConfigurationError
 from service.store.base import DamagedError
 from service.store.checking import check_store
-from service.store.driver import Database, driver, first_line
+from service.store.driver import Database, driver, first_line, quoted
 from service.store.postgres_bulk import TYPES
 from service.store.postgres_link import connect_plainly
 from service.store.postgres_schema import layout_of, prepare
@@ -137,7 +137,7 @@ def _open(directory: Path) -> sqlite3.Connection:
 
 def _begin(connection: Any, place: Database) -> None:
     """A new store, into which what follows goes."""
-    connection.execute("SELECT set_config('search_path', %s, true)", ('"{}"'.format(place.schema.replace('"', '""')),))
+    connection.execute("SELECT set_config('search_path', %s, true)", (quoted(place.schema),))
     if layout_of(connection, place.schema) is not None:
         raise ConfigurationError(
             f"the database {place.place()} has a store of tenant {place.tenant} already: name an empty one, or remove "

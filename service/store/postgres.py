@@ -5,6 +5,7 @@ transaction takes a whole tick. Which server has a stream in memory is nothing t
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from typing import Any
 
 import orjson
@@ -38,7 +39,7 @@ from service.store.chain import (
 )
 from service.store.driver import Database
 from service.store.postgres_bulk import arrays, unnest
-from service.store.postgres_link import Lines, Timing
+from service.store.postgres_link import Lines, Timing, connect_plainly
 from service.store.postgres_schema import tenants_of
 from service.store.postgres_shelf import activate_model, clear, delete_model, put_model, put_uploaded, put_webhook
 from service.store.postgres_writing import RECORD, write
@@ -321,9 +322,5 @@ def stored_tenants(database: Database) -> list[str]:
     Raises:
         ConfigurationError: The database cannot be reached.
     """
-    lines = Lines(database, Timing())
-    try:
-        found = lines.read(lambda db: tenants_of(db, database.schema), one_moment=False)
-    finally:
-        lines.close()
-    return [tenant for tenant in found if tenant != database.tenant]
+    with closing(connect_plainly(database)) as db:
+        return [tenant for tenant in tenants_of(db, database.schema) if tenant != database.tenant]

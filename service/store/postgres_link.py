@@ -17,7 +17,7 @@ from uuid import uuid4
 import structlog
 
 from service.errors import ConfigurationError, ServiceError, UnavailableError
-from service.store.driver import Database, driver, first_line, is_lost, may_repeat, translate
+from service.store.driver import Database, driver, first_line, is_lost, may_repeat, quoted, translate
 from service.store.postgres_schema import LAYOUT, layout_of, prepare
 
 READERS = 3
@@ -248,9 +248,11 @@ def connect_plainly(database: Database) -> Any:
         ConfigurationError: The server cannot be reached.
     """
     try:
-        return driver().connect(autocommit=True, **_parameters(database))
+        connection = driver().connect(autocommit=True, **_parameters(database))
     except driver().Error as error:
         raise ConfigurationError(f"the database {database.place()} does not answer ({first_line(error)})") from error
+    connection.execute("SELECT set_config('search_path', %s, false)", (quoted(database.schema),))
+    return connection
 
 
 def _parameters(database: Database) -> dict[str, Any]:
@@ -275,7 +277,7 @@ def _set_up(connection: Any, schema: str) -> None:
     # One type for all whole numbers: statements are prepared by the types of their parameters.
     connection.adapters.register_dumper(int, driver().types.numeric.Int8BinaryDumper)
     settings = {
-        "search_path": '"{}"'.format(schema.replace('"', '""')),
+        "search_path": quoted(schema),
         "statement_timeout": str(STATEMENT_MS),
         "lock_timeout": str(LOCK_MS),
         "idle_in_transaction_session_timeout": str(IDLE_MS),

@@ -160,6 +160,7 @@ def prepare(connection: Any, database: Database, upgrades: Mapping[int, str] = U
     sql, schema = driver().sql, database.schema
     try:
         with connection.transaction():
+            connection.execute("SET LOCAL statement_timeout = 0")  # an upgrade takes as long as it takes
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
             _check_encoding(connection, database)
             version = layout_of(connection, schema)

@@ -4,10 +4,13 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import orjson
+import polars as pl
 import psycopg
 import pytest
 from typer.testing import CliRunner, Result
 
+from models import write_bundle
 from service.cli import app
 from service.commands import migrate, reshard
 from service.errors import ConfigurationError
@@ -16,6 +19,7 @@ from service.store import Create, DamagedError, Database, Delete, PostgresStore,
 from service.tenants import folder_of
 from tests.checks import postgres
 from tests.checks.stores import append, done, event
+from tests.models.examples import small_model
 from tests.service.test_reshard import STREAMS, fill, told
 
 HOOK = Webhook("h", "https://example.test", ("drift",), b"secret", 1.0, cursor=7)
@@ -174,3 +178,58 @@ def schemas(url: str) -> list[str]:
     with psycopg.connect(url) as db:
         rows = db.execute("SELECT nspname FROM pg_namespace WHERE starts_with(nspname, 'acclimate') ORDER BY 1")
         return [name for (name,) in rows]
+
+
+def test_a_database_is_looked_through_and_exported_as_a_directory_is(tmp_path: Path) -> None:
+    """The same rows, and each damage by its name; nothing is made where there is no store."""
+    (tmp_path / "data").mkdir()
+    write_rows(tmp_path / "data")
+    words = ["export", "--data-dir", str(tmp_path / "data"), "--out"]
+    assert invoked(*words, str(tmp_path / "before.parquet")).exit_code == 0
+    with postgres.own_database() as url:
+        none = invoked("fsck", "--store", url)
+        assert (none.exit_code, "has no store of tenant default" in none.output) == (1, True), none.output
+        assert schemas(url) == []
+        migrate.run(tmp_path / "data", url)
+        after = invoked(*words, str(tmp_path / "after.parquet"), "--store", url)
+        assert after.exit_code == 0, after.output
+        assert pl.read_parquet(tmp_path / "after.parquet").equals(pl.read_parquet(tmp_path / "before.parquet"))
+        whole = invoked("fsck", "--store", url)
+        assert whole.exit_code == 0
+        assert "1 streams, 3 log entries, 1 models" in whole.output
+        assert "database: test_" in invoked("doctor", env={"ACCLIMATE_STORE": url}).output
+        for damage, says in (
+            ("UPDATE entries SET at=at+1 WHERE revision=2", "stream s, revision 2: its log entry was altered"),
+            ("DELETE FROM ids WHERE id='a'", "(ids)"),
+            ("UPDATE streams SET rows_seen=9", "its record was altered"),
+            ("UPDATE models SET bundle='x'", "the bundle of model m, version 1, was altered"),
+        ):
+            with postgres.connected(Database(url)) as db:
+                db.execute(damage.encode())
+            found = invoked("fsck", "--store", url)
+            assert (found.exit_code, says in found.output) == (1, True), found.output
+
+
+def write_rows(data_dir: Path) -> None:
+    """A stream with three batches that can be decoded."""
+    store = SqliteStore(data_dir)
+    store.put_model("m", write_bundle(small_model(name="m")))
+    record = done(store, Create("s", "m", 1, {}, {}, 1.0)).record
+    for number in range(3):
+        payload = orjson.dumps(
+            {
+                "inputs": [[0.5, number], [1.0, 2.0]],
+                "targets": [1.0, 2.0],
+                "ids": ["a", None],
+                "times": None,
+                "asked": [[], []],
+                "decision": {"kind": "none", "rows_since_change": -1, "statistic": 0.0, "threshold": 8.0},
+            }
+        )
+        record = done(store, append(record, payload=payload, ids=("a",) if number == 0 else ())).record
+    store.close()
+
+
+def invoked(*words: str, env: dict[str, str] | None = None) -> Result:
+    """``acclimate`` with these words."""
+    return CliRunner().invoke(app, words, env={"COLUMNS": "300", "TERM": "dumb"} | (env or {}))
