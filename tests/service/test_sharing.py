@@ -1,7 +1,9 @@
 """Several servers on one database: whichever is asked, a stream is one stream."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,10 @@ from models import write_bundle
 from models.types import Lags
 from service.config import Settings
 from service.idempotency import asked_once
-from service.store import MemoryStore, PostgresStore
+from service.store import Create, Done, MemoryStore, PostgresStore
 from service.streams import Streams
 from tests.checks import postgres
+from tests.checks.stores import append, event
 from tests.models.examples import small_model
 from tests.service.http_case import run_async
 from tests.service.streams_case import PROBE, Clock, all_events, batches, learn, models, opened, predictions
@@ -67,6 +70,38 @@ async def test_a_stream_that_several_servers_teach_at_once_takes_every_batch_onc
         assert sorted(answer.stream_version for [answer] in answers) == list(range(1, 13))
         info = await crew[1].get("s")
         assert (info.stream_version, info.rows_seen) == (12, 24)
+
+
+def test_servers_whose_ticks_share_streams_all_get_through() -> None:
+    """Whatever the order of their operations: each tick is committed, and of those that meet one wins, by stream."""
+    place = postgres.database()
+    crew = [PostgresStore(place) for _ in range(3)]
+    names = [f"s{number}" for number in range(8)]
+    barrier = threading.Barrier(len(crew))
+
+    def work(server: int) -> int:
+        won = 0
+        store, order = crew[server], names[::-1] if server == 1 else names
+        for number in range(10):
+            barrier.wait(30)
+            store.write([Create(f"{name}.{number}", "m", 1, {}, {}, 1.0) for name in order])
+            found = {record.stream: record for record, _ in store.page("", None, 1_000, "")}
+            mine = [found[f"{name}.{number}"] for name in order]
+            events = [event(record) for record in mine]
+            answers = store.write([append(r, ids=(), events=[e]) for r, e in zip(mine, events, strict=True)])
+            won += sum(isinstance(answer, Done) for answer in answers)
+        return won
+
+    with ThreadPoolExecutor(len(crew)) as pool:
+        won = list(pool.map(work, range(len(crew))))
+    assert sum(won) >= 10 * len(names)
+    records = [record for record, _ in crew[0].page("", None, 1_000, "")]
+    assert sum(record.stream_version for record in records) == sum(won) == crew[0].last_event()
+    for record in records:
+        assert crew[0].load(record.stream) is not None
+    for store in crew:
+        store.close()
+    postgres.give_back(place)
 
 
 @run_async
