@@ -611,7 +611,7 @@ class Streams:
             return info_of(record, FRESH | {"state": record.state})
         if snapshot is not None and snapshot.revision == record.stream_version:
             return info_of(record, {**snapshot.status, "state": record.state})  # rows without labels may have moved it
-        hot = await self._hot.acquire(record.stream)
+        hot = await self._hot.acquire_current(record.stream)
         try:
             return _hot_info(hot)
         finally:

@@ -1,5 +1,6 @@
 """psycopg, the extra ``[postgres]``: loaded when a database is first asked for, so that others pay nothing for it."""
 
+import logging
 import re
 from dataclasses import dataclass, field
 from functools import cache
@@ -82,6 +83,7 @@ def driver() -> Any:
         raise ConfigurationError(
             "a store in PostgreSQL needs psycopg: install it with pip install 'acclimate[postgres]'"
         ) from error
+    logging.getLogger("psycopg").setLevel(logging.ERROR)  # its warnings repeat what is raised, with what rows hold
     return psycopg
 
 

@@ -115,7 +115,7 @@ class Lines:
                         connection.execute("COMMIT")
                 except BaseException as error:
                     lost = isinstance(error, driver().Error) and is_lost(error, connection)
-                    self._writer = None if lost else _rolled_back(connection)
+                    self._writer = _rolled_back(connection, lost=lost)
                     if not isinstance(error, driver().Error):
                         raise
                     if lost and done and self._settled(error):
@@ -142,7 +142,7 @@ class Lines:
                     return _read(connection, work, one_moment=one_moment)
                 except BaseException as error:
                     lost = isinstance(error, driver().Error) and is_lost(error, connection)
-                    connection = None if lost else _rolled_back(connection)
+                    connection = _rolled_back(connection, lost=lost)
                     if lost and not fresh:
                         continue  # it was lost while it was idle, as in a restart
                     if isinstance(error, driver().Error):
@@ -163,7 +163,7 @@ class Lines:
                     "SELECT pg_try_advisory_lock(%s::int, hashtext(%s))", (LEAD, self._database.schema)
                 ).fetchone()
             except driver().Error as error:
-                self._writer = None if is_lost(error, connection) else connection
+                self._writer = _rolled_back(connection, lost=is_lost(error, connection))
                 raise translate(error) from error
             return bool(row[0])
 
@@ -198,7 +198,8 @@ class Lines:
                 self._writer = self._writer or self._connect()
                 return bool(self._number(self._writer, 0).fetchone()[0] == self._tick)
             except (driver().Error, UnavailableError) as failure:
-                self._writer = None
+                if self._writer is not None:
+                    self._writer = _rolled_back(self._writer, lost=True)
                 if self._timing.clock() >= deadline:
                     raise UnavailableError(
                         f"The database was lost during a commit ({first_line(error)}), and whether it was done is not "
@@ -299,11 +300,11 @@ def _read(connection: Any, work: Callable[[Any], T], *, one_moment: bool) -> T:
     return result
 
 
-def _rolled_back(connection: Any) -> Any:
-    """The connection, outside any transaction; ``None`` where it is lost after all."""
-    try:
-        connection.execute("ROLLBACK")
-    except driver().Error:
-        connection.close()
-        return None
-    return connection
+def _rolled_back(connection: Any, *, lost: bool) -> Any:
+    """The connection, outside any transaction; closed, and ``None``, where it is lost, or turns out to be."""
+    if not lost:
+        with suppress(driver().Error):
+            connection.execute("ROLLBACK")
+            return connection
+    connection.close()
+    return None
