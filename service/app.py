@@ -23,10 +23,10 @@ from service.middleware import RequestMiddleware
 from service.openapi import describe
 from service.routes import HOT_ENDPOINTS, ROUTERS, methods_at
 from service.routes.context import Context
-from service.shards import lay_out, read_layout
-from service.store import STORES
+from service.shards import lay_out, lay_out_shared, read_layout
+from service.store import STORES, Database, stored_tenants
 from service.streams import Streams
-from service.tenants import Tenants, folder_of
+from service.tenants import Tenants, folder_of, tenants_in
 from service.uploading import Uploads
 
 
@@ -64,7 +64,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         try:
-            await tenants.start(settings.data_dir)
+            await tenants.start(lambda: _known_tenants(settings))
             yield
         finally:
             await tenants.close()
@@ -108,7 +108,11 @@ def tenant_streams(settings: Settings, clock: Callable[[], float], tenant: str) 
     Raises:
         ConfigurationError: Its folder, or a model file, cannot be used.
     """
-    store = STORES["sqlite"](folder_of(settings.data_dir, tenant))
+    database = _database(settings)
+    if database is None:
+        store = STORES["sqlite"](folder_of(settings.data_dir, tenant))
+    else:
+        store = STORES["postgres"](database.of_tenant(tenant))
     try:
         models = read_models(settings.models) if settings.models else read_shipped()
         return Streams(settings, store, models, clock, activate=settings.activate, main=False)
@@ -118,22 +122,34 @@ def tenant_streams(settings: Settings, clock: Callable[[], float], tenant: str) 
 
 
 def make_streams(settings: Settings, clock: Callable[[], float], *, register: bool = True) -> Streams:
-    """The streams over the embedded store, with the models of the settings or those that ship.
+    """The streams over the embedded store or a database, with the models of the settings or those that ship.
 
     ``register`` off leaves it at the models that the store has: files may have changed since it was given them.
 
     Raises:
         ConfigurationError: The data directory has several shards, each of which wants a worker of its own.
     """
-    layout = lay_out(settings.data_dir, 1)
+    database = _database(settings)
+    layout = lay_out(settings.data_dir, 1) if database is None else lay_out_shared(settings.data_dir, 1)
     models: dict[str, Model] = {}
     if register:
         models = read_models(settings.models) if settings.models else read_shipped()
-    store = STORES["sqlite"](layout.directories[0])
-    if read_layout(settings.data_dir) != layout:
+    store = STORES["sqlite"](layout.directories[0]) if database is None else STORES["postgres"](database)
+    if database is None and read_layout(settings.data_dir) != layout:
         store.close()
         raise ConfigurationError(f"{settings.data_dir} was divided among other shards meanwhile: start again")
     return Streams(settings, store, models, clock, activate=settings.activate)
+
+
+def _database(settings: Settings) -> Database | None:
+    url = settings.store_url
+    return None if url is None else Database(url)
+
+
+def _known_tenants(settings: Settings) -> list[str]:
+    """Those that have a store already."""
+    database = _database(settings)
+    return tenants_in(settings.data_dir) if database is None else stored_tenants(database)
 
 
 def read_models(paths: Mapping[str, Path]) -> dict[str, Model]:

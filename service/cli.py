@@ -21,6 +21,7 @@ from service.commands import fsck as fsck_command
 from service.commands import improve as improve_command
 from service.commands import inspect as inspect_command
 from service.commands import keys as keys_command
+from service.commands import migrate as migrate_command
 from service.commands import replay as replay_command
 from service.commands import reshard as reshard_command
 from service.commands import serve as serve_command
@@ -133,6 +134,12 @@ ScoreStreams = Annotated[
     typer.Option(metavar="FILE", help="Score the streams named in FILE (JSON list or text) (default: all)."),
 ]
 Device = Annotated[str, typer.Option(help="Torch device.")]
+Stated = Annotated[
+    str | None,
+    typer.Option(
+        envvar="ACCLIMATE_STORE", metavar="URL", help="The database that streams are kept in (default: the directory)."
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 
 
@@ -372,6 +379,15 @@ def serve(
         str | None,
         typer.Option(envvar="ACCLIMATE_LOG_LEVEL", help="debug, info, warning or error (default: info)."),
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            envvar="ACCLIMATE_STORE",
+            metavar="URL",
+            help="Keep streams in this database, postgresql://USER@HOST/DATABASE; a password is better in "
+            "ACCLIMATE_STORE, ACCLIMATE_STORE_FILE or ~/.pgpass (default: in the directory).",
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -382,7 +398,7 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Start the service on the embedded store."""
+    """Start the service, on the embedded store or on a database."""
     models = {}
     for text in model or ():
         name, _, file = text.partition("=")
@@ -393,6 +409,7 @@ def serve(
         host=host,
         port=port,
         data_dir=data_dir,
+        store=store,
         models=models or None,
         activate=activate,
         device=device,
@@ -468,16 +485,33 @@ def export(
         Path,
         typer.Option(envvar="ACCLIMATE_DATA_DIR", show_envvar=True, metavar="DIR", help="Directory of the store."),
     ] = Path("acclimate-data"),
+    store: Stated = None,
     out: Annotated[Path, typer.Option(metavar="FILE", help="Parquet file to write.")] = Path("export.parquet"),
 ) -> None:
     """Write the labelled rows that a server has logged as Parquet; the server may be running or stopped."""
-    export_command.run(data_dir, model, streams, since, out, tenant)
+    export_command.run(data_dir, model, streams, since, out, tenant, store)
 
 
 DataDir = Annotated[
     Path, typer.Option(envvar="ACCLIMATE_DATA_DIR", show_envvar=True, metavar="DIR", help="Directory of the store.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("migrate-store")
+def migrate_store(
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="An empty database, postgresql://USER@HOST/DATABASE; a password is better in ACCLIMATE_STORE, "
+            "ACCLIMATE_STORE_FILE or ~/.pgpass (default: what these say).",
+        ),
+    ] = None,
+    data_dir: DataDir = Path("acclimate-data"),
+) -> None:
+    """Move the streams of all tenants into PostgreSQL, and compare every row; no server may run meanwhile."""
+    migrate_command.run(data_dir, to)
 
 
 @app.command()
@@ -499,9 +533,9 @@ def restore(
 
 
 @app.command()
-def fsck(data_dir: DataDir = Path("acclimate-data"), as_json: AsJson = False) -> None:
+def fsck(data_dir: DataDir = Path("acclimate-data"), store: Stated = None, as_json: AsJson = False) -> None:
     """Check that all that is stored is what was written; the server may be running or stopped."""
-    fsck_command.run(data_dir, as_json=as_json)
+    fsck_command.run(data_dir, as_json=as_json, store=store)
 
 
 @app.command()

@@ -15,8 +15,9 @@ from service.errors import ConfigurationError
 from service.keys import has_keys
 
 PREFIX = "ACCLIMATE_"
-_KUBERNETES_LINKS = re.compile(PREFIX + r"(SERVICE_HOST|SERVICE_PORT.*|PORT_\d+_.*)")
-"""Variables that Kubernetes sets in every pod beside a service called acclimate; they are not settings."""
+STORE_SCHEMES = ("postgresql://", "postgres://")
+_NO_SETTINGS = re.compile(PREFIX + r"(SERVICE_HOST|SERVICE_PORT.*|PORT_\d+_.*|TEST_.*)")
+"""Variables that Kubernetes sets in every pod beside a service called acclimate, and those of the tests."""
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -40,7 +41,16 @@ class Settings(BaseSettings):
     key_requests_per_second: Rate = Field(default=0, description="requests of a key, per second and worker; 0: any")
     key_bytes_per_second: Rate = Field(default=0, description="bytes of a key's requests, likewise; 0: any")
     tenants_max: Count = Field(default=64, description="tenants served at once")
-    data_dir: Path = Field(default=Path("acclimate-data"), description="directory of the embedded store")
+    data_dir: Path = Field(default=Path("acclimate-data"), description="directory of the embedded store, and of keys")
+    store: str | None = Field(
+        default=None, repr=False, description="postgresql://…: keep streams in this database, not in the directory"
+    )
+    store_file: Path | None = Field(default=None, description="file that holds the address of the database")
+    store_trust_seconds: Seconds = Field(
+        default=0.0,
+        description="time that a stream in memory is predicted from without asking the database whether"
+        " another server has changed it",
+    )
     models: Annotated[dict[str, Path], NoDecode] = Field(
         default_factory=dict,
         validation_alias=AliasChoices("ACCLIMATE_MODEL", "ACCLIMATE_MODELS"),
@@ -107,14 +117,29 @@ class Settings(BaseSettings):
         Raises:
             ConfigurationError: The file cannot be read.
         """
-        if self.bootstrap_key_file is None:
-            return self.bootstrap_key or None
-        try:
-            return self.bootstrap_key_file.read_text("utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(
-                f"bootstrap_key_file: {self.bootstrap_key_file} cannot be read ({error})"
-            ) from error
+        return _secret(self.bootstrap_key, "bootstrap_key_file", self.bootstrap_key_file)
+
+    @property
+    def store_url(self) -> str | None:
+        """The address of the database, out of its file where that is set; ``None``: the embedded store.
+
+        Raises:
+            ConfigurationError: The file cannot be read, or it is no such address.
+        """
+        url = _secret(self.store, "store_file", self.store_file)
+        if url is not None and not url.startswith(STORE_SCHEMES):
+            raise ConfigurationError("store: write postgresql://USER@HOST/DATABASE; what is given begins otherwise")
+        return url
+
+
+def _secret(value: str | None, name: str, file: Path | None) -> str | None:
+    """A setting, out of its file where that is set; an empty one is none. Raises ConfigurationError."""
+    if file is None:
+        return value or None
+    try:
+        return file.read_text("utf-8").strip() or None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{name}: {file} cannot be read ({error})") from error
 
 
 def load_settings(environ: Mapping[str, str] | None = None, **given: Any) -> Settings:
@@ -129,7 +154,7 @@ def load_settings(environ: Mapping[str, str] | None = None, **given: Any) -> Set
     """
     names = os.environ if environ is None else environ
     known = {PREFIX + name.upper() for name in Settings.model_fields} | {"ACCLIMATE_MODEL"}
-    unknown = sorted(n for n in names if n.startswith(PREFIX) and n not in known and not _KUBERNETES_LINKS.match(n))
+    unknown = sorted(n for n in names if n.startswith(PREFIX) and n not in known and not _NO_SETTINGS.match(n))
     if unknown:
         raise ConfigurationError(f"{unknown[0]} is not a setting: acclimate serve --help lists them all")
     try:
@@ -141,6 +166,7 @@ def load_settings(environ: Mapping[str, str] | None = None, **given: Any) -> Set
         raise ConfigurationError(f"{field}: {message}" if field else message) from None
     except SettingsError as error:
         raise ConfigurationError(str(error)) from None
+    _ = settings.store_url  # so that a wrong one is told at once
     _refuse_open_doors(settings)
     return settings
 

@@ -3,7 +3,8 @@
 import asyncio
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from itertools import chain
 from typing import Any, Protocol
 
@@ -11,7 +12,7 @@ import orjson
 
 from models import InputError
 from service import errors
-from service.errors import ConflictError, FieldError, ServiceError, UnavailableError
+from service.errors import ConflictError, FieldError, NotFoundError, ServiceError, UnavailableError
 from service.idempotency import Asked
 from service.keys import DEFAULT_TENANT
 from service.links import Crew, Kind, Link, LostError
@@ -144,7 +145,8 @@ class FleetWebhooks:
     async def delete(self, name: str) -> None:
         """On all workers."""
         await self._own.delete(name)
-        await self._fleet.call_others("delete_webhook", name)
+        with suppress(NotFoundError):  # where they share a store, another may have heard of it
+            await self._fleet.call_others("delete_webhook", name)
 
 
 class Fleet:
@@ -204,7 +206,11 @@ class Fleet:
                 return await self._streams.overview(after)
             return overview_of(await self._call(worker, "overview", after))
 
-        return merged(await asyncio.gather(*map(of, range(len(self._peers)))))
+        found = merged(await asyncio.gather(*map(of, range(len(self._peers)))))
+        if not self._streams.shared:
+            return found
+        whole = await self._streams.overview(after)  # what is in the store, each has counted
+        return replace(found, states=whole.states, models=whole.models, events=whole.events)
 
     async def feedback(
         self,
@@ -290,7 +296,12 @@ class Fleet:
     async def list(
         self, prefix: str = "", model: str | None = None, limit: int = 100, cursor: str | None = None
     ) -> tuple[list[StreamInfo], str | None]:
-        """One page out of those of all workers: each has at least the next ``limit`` of its own."""
+        """One page out of those of all workers: each has at least the next ``limit`` of its own.
+
+        Where they share a store each has all of them.
+        """
+        if self._streams.shared:
+            return await self._streams.list(prefix, model, limit, cursor)
 
         async def page(worker: int) -> tuple[list[Any], str | None]:
             if worker == self._own:

@@ -107,7 +107,7 @@ class History:
 
     async def export(self, stream: str) -> bytes:
         """A stream as one safetensors file, as of its last commit. Raises NotFoundError, DamagedError."""
-        hot = await self._streams.acquire(stream)
+        hot = await self._streams.acquire_current(stream)
         try:
             record, engine, state = hot.record, hot.lease.engine, hot.lease.engine.copy(hot.slot)
             return await self._threads.predict(lambda: exported(record, engine, engine.pack(state)))

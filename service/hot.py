@@ -45,6 +45,7 @@ class Hot:
         pins: Requests that work with it; it is neither saved away nor released meanwhile.
         dead: Not to be served any more: something else is in the store.
         idle: Set when there are no pins any more; made by whoever waits for that.
+        checked_at: When it was last known to be what the store has (epoch seconds).
     """
 
     record: StreamRecord
@@ -55,6 +56,7 @@ class Hot:
     pins: int = 0
     dead: bool = False
     idle: asyncio.Event | None = None
+    checked_at: float = 0.0
 
 
 class HotStreams:
@@ -91,6 +93,12 @@ class HotStreams:
         self._due: dict[str, Hot] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._saving = self._shrinking = False
+        self._checker: Batcher[StreamRecord, bool] = Batcher(
+            "comparing streams",
+            self._check,
+            queue_items_max=settings.queue_items_max,
+            tick_items_max=settings.tick_items_max,
+        )
         self._loader: Batcher[str, None] = Batcher(
             "loading streams",
             self._load,
@@ -101,10 +109,12 @@ class HotStreams:
     def start(self) -> None:
         """Begin to load streams when they are asked for; none is loaded ahead."""
         self._loader.start()
+        self._checker.start()
 
     async def close(self) -> None:
         """Write a snapshot of every stream that has changed since its last."""
         await self._loader.close()
+        await self._checker.close()
         while self._tasks:
             await asyncio.gather(*self._tasks)
         changed = [hot for hot in self._table.values() if hot.record.stream_version != hot.saved_version]
@@ -141,6 +151,41 @@ class HotStreams:
             if stream not in self._loading:
                 self._loading[stream] = self._loader.put(stream)
             await self._loading[stream]
+
+    async def acquire_current(self, stream: str) -> Hot:
+        """As ``acquire``; what it gives is what the store has. Raises as that and as ``is_current``."""
+        while True:
+            hot = await self.acquire(stream)
+            try:
+                current = await self.is_current(hot)
+            except BaseException:
+                self.release(hot)
+                raise
+            if current:
+                return hot
+            self.release(hot)
+
+    async def is_current(self, hot: Hot) -> bool:
+        """Whether a pinned stream is what the store has; one that is not is dropped, still pinned.
+
+        Where nobody else writes the store it always is; otherwise the store is asked, unless it said so within
+        ``store_trust_seconds``.
+
+        Raises:
+            UnavailableError: The store cannot be asked.
+        """
+        now = self._clock()
+        if not self._store.shared or now - hot.checked_at < self._settings.store_trust_seconds:
+            return not hot.dead
+        record = hot.record
+        if await self._checker.put(record):
+            hot.checked_at = max(now, hot.checked_at)
+        elif hot.record is record:  # otherwise it has moved on with a commit of our own meanwhile
+            self.drop(hot)
+        return not hot.dead
+
+    async def _check(self, records: list[StreamRecord]) -> list[bool | Exception]:
+        return [*await self._threads.load(lambda: self._store.current(records))]
 
     def _pin(self, hot: Hot) -> None:
         hot.pins += 1

@@ -34,10 +34,18 @@ class Registry:
 
     def _read(self) -> None:
         """What the store has; what was told before is replaced as a whole."""
-        self._records: dict[str, list[ModelRecord]] = {}
+        records: dict[str, list[ModelRecord]] = {}
         for record in self._store.models():
-            self._records.setdefault(record.name, []).append(record)
+            records.setdefault(record.name, []).append(record)
+        self._records = records
         self._infos = {name: self._describe(name) for name in self._records}
+
+    def refresh(self) -> bool:
+        """Hear of what another process has done to the store's models; whether there was anything."""
+        if self._store.models() == [record for name in sorted(self._records) for record in self._records[name]]:
+            return False
+        self._read()
+        return True
 
     def active(self, name: str) -> int:
         """The active version of a model.

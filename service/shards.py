@@ -15,6 +15,8 @@ from service.errors import ConfigurationError
 from service.store import STORE_FILE, STORES, sync_directory
 
 MANIFEST = "shards.json"
+MOVED = "moved.json"
+"""Says that the streams of a directory are in a database now, so that nobody learns on in the stores left behind."""
 
 
 def shard_of(name: str, shards: int) -> int:
@@ -76,6 +78,12 @@ def lay_out(data_dir: Path, workers: int) -> Layout:
     """
     layout = read_layout(data_dir)
     shards = len(layout.directories)
+    place = moved_to(data_dir)
+    if place is not None:
+        raise ConfigurationError(
+            f"the streams of {data_dir} were moved to {place}: serve them with --store, or remove {data_dir / MOVED} "
+            "to go back to what they were then"
+        )
     if shards == workers:
         check_shards(data_dir, layout)
         return layout
@@ -94,6 +102,44 @@ def lay_out(data_dir: Path, workers: int) -> Layout:
             f"cannot write to the data directory {data_dir} ({error.strerror}): choose another with --data-dir"
         ) from error
     return layout
+
+
+def lay_out_shared(data_dir: Path, workers: int) -> Layout:
+    """The layout for workers whose streams are in a database: the directory, which has keys, is that of all of them.
+
+    Raises:
+        ConfigurationError: The directory has streams of its own, which nobody would serve.
+    """
+    layout = read_layout(data_dir)
+    if moved_to(data_dir) is None and any((each / STORE_FILE).exists() for each in layout.directories):
+        raise ConfigurationError(
+            f"the data directory {data_dir} has streams of its own: move them to the database first "
+            f"(acclimate migrate-store --data-dir {data_dir} --to URL), or choose another with --data-dir"
+        )
+    return Layout(layout.generation, (data_dir,) * workers)
+
+
+def moved_to(data_dir: Path) -> str | None:
+    """Where the streams of a directory were moved to; ``None``: they were not.
+
+    Raises:
+        ConfigurationError: The file that says so cannot be read.
+    """
+    try:
+        return str(orjson.loads((data_dir / MOVED).read_bytes())["to"])
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(f"{data_dir / MOVED} cannot be read ({error}): restore it from a backup") from error
+
+
+def mark_moved(data_dir: Path, place: str) -> None:
+    """State, durably and in one piece, where the streams of a directory were moved to."""
+    path = data_dir / f"{MOVED}.new"
+    path.write_bytes(orjson.dumps({"to": place}))
+    sync_file(path)
+    path.replace(data_dir / MOVED)
+    sync_directory(data_dir)
 
 
 def check_shards(data_dir: Path, layout: Layout) -> None:

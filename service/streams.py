@@ -14,6 +14,7 @@ from service.catalogue import Catalogue
 from service.config import Settings
 from service.configuring import configured, same_settings
 from service.errors import ConflictError, InvalidError, LearnedError, NotFoundError, UnavailableError
+from service.following import Following
 from service.history import History
 from service.hot import DAY_SECONDS, Hot, HotStreams, Writer, summary
 from service.idempotency import HEADER, KEPT_SECONDS, Asked, Turns
@@ -138,6 +139,9 @@ class Streams:
         self._activation = Activation(*past, threads=self._threads, clock=clock)
         self.starts = Starts(self._registry, self._engines, self._predictor, self._threads)
         self.catalogue = Catalogue(self._registry, self.starts, self._activation, self._threads)
+        self._following = Following(
+            store, self._registry, self._activation, self.bells, self.webhooks, threads=self._threads
+        )
         self.metrics.gauge("queue_requests", "Requests that wait", self._waiting, "queue")
         self.metrics.gauge("streams", "Streams in memory", lambda: {"hot": float(len(self._hot))}, "state")
         self.watch = Watch(store, self.metrics, lambda: len(self._hot), threads=self._threads, clock=clock)
@@ -154,13 +158,19 @@ class Streams:
         self._activation.start()
         self.watch.start()
         await self.webhooks.start()
+        self._following.start()
         self._purging = asyncio.get_running_loop().create_task(self._purge())
         self._ready = True
 
     @property
     def ready(self) -> bool:
-        """Whether requests are taken."""
-        return self._ready
+        """Whether requests are taken, and the store answers."""
+        return self._ready and self._following.answers
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes have the same streams."""
+        return self._store.shared
 
     async def close(self) -> None:
         """Finish what is waiting, save what has changed, and let go of the store."""
@@ -169,6 +179,7 @@ class Streams:
             self._purging.cancel()
             await asyncio.wait([self._purging])
         await self.watch.close()
+        await self._following.close()
         await self.webhooks.close()
         await self._activation.close()
         await self._learner.close()
@@ -251,15 +262,16 @@ class Streams:
         """Where a stream stands. Raises NotFoundError."""
         self._check_ready()
         hot = self._hot.peek(stream)
-        if hot is None:
-            found = await self._threads.load(lambda: self._store.get(stream))
-            if found is None:
-                raise _unknown(stream)
-            return await self._info(*found)
-        try:
-            return _hot_info(hot)
-        finally:
-            self._hot.release(hot)
+        if hot is not None:
+            try:
+                if await self._hot.is_current(hot):
+                    return _hot_info(hot)
+            finally:
+                self._hot.release(hot)
+        found = await self._threads.load(lambda: self._store.get(stream))
+        if found is None:
+            raise _unknown(stream)
+        return await self._info(*found)
 
     async def list(
         self, prefix: str = "", model: str | None = None, limit: int = 100, cursor: str | None = None
@@ -313,7 +325,7 @@ class Streams:
         if ids is not None:
             return await self._late.predict(stream, inputs, ids, interval)
         for _ in range(ATTEMPTS):
-            hot = await self._hot.acquire(stream)
+            hot = await self._hot.acquire_current(stream)
             model = (hot.record.model, hot.record.model_version)
             question = Question(hot, hot.lease.engine, model, inputs, interval)
             answer = await self._hot.queue(hot, self._predictor, question)
@@ -397,15 +409,20 @@ class Streams:
         self._check_ready()
         with self._turns.turn(stream, asked.key):
             since = self._clock() - KEPT_SECONDS
-            found = await self._threads.load(lambda: self._answered(stream, asked.key, since))
-            if found is not None:
-                if found.digest.hex() != asked.digest:
-                    raise InvalidError.at(("header", HEADER), "was used for another request; send a new key")
-                return found.body, True
-            value = await self.feedback(stream, inputs, targets, ids, times, model=model, asked=asked)
-            if not value.accepted:  # nothing was committed that the answer could have been kept with
-                await self._remember(stream, asked, value)
-            return asked.answer(value), False
+            for _ in range(ATTEMPTS):
+                found = await self._threads.load(lambda: self._answered(stream, asked.key, since))
+                if found is not None:
+                    if found.digest.hex() != asked.digest:
+                        raise InvalidError.at(("header", HEADER), "was used for another request; send a new key")
+                    return found.body, True
+                try:
+                    value = await self.feedback(stream, inputs, targets, ids, times, model=model, asked=asked)
+                except LearnedError:
+                    continue  # another server has done it meanwhile
+                if not value.accepted:  # nothing was committed that the answer could have been kept with
+                    await self._remember(stream, asked, value)
+                return asked.answer(value), False
+            raise UnavailableError(f"Stream {stream} is being changed by others: repeat the request.")
 
     def _answered(self, stream: str, key: str, since: float) -> StoredAnswer | None:
         found = self._store.get(stream)
@@ -504,9 +521,18 @@ class Streams:
         self._check_ready()
         for _ in range(ATTEMPTS):
             hot = await self._acquire(stream, model, given)
-            answer = await self._hot.queue(hot, self._learner, Work(hot, given, part, asked))
+            try:
+                answer = await self._hot.queue(hot, self._learner, Work(hot, given, part, asked))
+            except (InputError, InvalidError, ConflictError):
+                if await self._hot.is_current(hot):  # or it was refused for what the stream is no more
+                    raise
+                continue
             if isinstance(answer, Learned):
+                if not answer.accepted and not await self._hot.is_current(hot):
+                    continue  # nothing was committed that would have been refused
                 return answer
+            if answer is Refusal.KNOWN and asked is not None:
+                raise LearnedError(f"The request with {HEADER} {asked.key} was done meanwhile.")
             if answer is Refusal.KNOWN and part is not None:
                 raise LearnedError(f"Rows of upload {part.upload} from {part.start} on were learned before.")
         raise UnavailableError(f"Stream {stream} is being changed by others: repeat the request.")
@@ -585,7 +611,7 @@ class Streams:
             return info_of(record, FRESH | {"state": record.state})
         if snapshot is not None and snapshot.revision == record.stream_version:
             return info_of(record, {**snapshot.status, "state": record.state})  # rows without labels may have moved it
-        hot = await self._hot.acquire(record.stream)
+        hot = await self._hot.acquire_current(record.stream)
         try:
             return _hot_info(hot)
         finally:

@@ -19,7 +19,7 @@ import structlog
 from service.config import Settings
 from service.logs import configure_logs
 from service.server import base_url, listen
-from service.shards import Layout, lay_out
+from service.shards import Layout, lay_out, lay_out_shared
 from service.types import FeatureInfo, ModelInfo
 
 SOCKET_PATH_BYTES_MAX = 100
@@ -48,7 +48,8 @@ def supervise(settings: Settings, announce: Callable[[str, list[ModelInfo]], Non
         ConfigurationError: The address cannot be listened on, or the directory has another number of shards.
     """
     configure_logs(settings.log_level)
-    layout = lay_out(settings.data_dir, settings.workers)
+    shared = settings.store_url is not None
+    layout = (lay_out_shared if shared else lay_out)(settings.data_dir, settings.workers)
     listen(settings).close()  # a socket that shares its port does not notice another service there
     with ExitStack() as stack:
         held = stack.enter_context(listen(settings, shared=True))  # keeps the port, and answers nobody
@@ -59,10 +60,14 @@ def supervise(settings: Settings, announce: Callable[[str, list[ModelInfo]], Non
 
 @contextmanager
 def _socket_paths(settings: Settings) -> Iterator[list[Path]]:
-    """Where the workers listen for each other: in the data directory, or where that is too deep, in one of its own."""
+    """Where the workers listen for each other: in the data directory, or in one of its own.
+
+    The latter where the path is too deep, or where the streams are in a database: then nobody locks the directory, and
+    another service may use its keys.
+    """
     own = settings.data_dir.resolve() / "workers"
     with ExitStack() as stack:
-        if len(bytes(own)) > SOCKET_PATH_BYTES_MAX - len("/999.sock"):
+        if settings.store_url is not None or len(bytes(own)) > SOCKET_PATH_BYTES_MAX - len("/999.sock"):
             own = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="acclimate-")))
         own.mkdir(mode=0o700, exist_ok=True)
         own.chmod(0o700)

@@ -1,7 +1,7 @@
 """Tenants: each has streams, models, webhooks and a store of its own, in one process, and nothing of another's."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -88,10 +88,14 @@ class Tenants:
         finally:
             del self._opening[tenant]
 
-    async def start(self, data_dir: Path) -> None:
-        """Start the default tenant, and those that have a folder: their webhooks and activations go on."""
+    async def start(self, known: Callable[[], Sequence[str]]) -> None:
+        """Start the default tenant, and those that have a store already: their webhooks and activations go on.
+
+        Args:
+            known: Who has one; runs in a thread.
+        """
         await self._open[DEFAULT_TENANT].streams.start()
-        for tenant in tenants_in(data_dir):
+        for tenant in await asyncio.to_thread(known):
             try:
                 await self.context(tenant)
             except ServiceError as error:

@@ -103,13 +103,36 @@ class Webhooks:
         self._clock = clock
         self._max = webhooks_max
         self._count = {name: metrics.webhook_calls.labels(name) for name in ("heard", "failed", "given_up", "gone")}
+        self._leads = False
+        self._changing = asyncio.Lock()
         self._kept: dict[str, Webhook] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def start(self) -> None:
-        """Go on with those of the store."""
-        for webhook in await self._threads.load(self._store.webhooks):
-            self._begin(webhook)
+        """Go on with those of the store, or leave that to the process that tells them for all."""
+        await self.follow()
+
+    async def follow(self) -> None:
+        """Hear of those that other processes have added or deleted, and begin or end telling them.
+
+        One process tells them for all that share a store. Where it is cut off from the store another begins while it
+        may still be calling: a call is made at least once.
+        """
+        async with self._changing:
+            await self._follow()
+
+    async def _follow(self) -> None:
+        leads = await self._threads.write(self._store.lead)
+        kept = {webhook.id: webhook for webhook in await self._threads.load(self._store.webhooks)}
+        began, self._leads = leads and not self._leads, leads
+        for name in list(self._kept):
+            if name not in kept or not leads or began:
+                await self._end(name)
+        for name in set(self._kept) - set(kept):
+            del self._kept[name]
+        for name, webhook in kept.items():
+            if name not in self._tasks or not leads:
+                self._begin(webhook)
 
     async def close(self) -> None:
         """Stop; what was not heard is told after the next start."""
@@ -153,17 +176,19 @@ class Webhooks:
             raise InvalidError.at(("url",), str(error) or "its host is not found") from error
         last = await self._threads.load(self._store.last_event)
         webhook = Webhook(name or token_hex(8), url, tuple(dict.fromkeys(kinds)), key, self._clock(), last)
-        await self._threads.write(lambda: self._store.put_webhook(webhook))
-        await self._end(webhook.id)
-        self._begin(webhook)
+        async with self._changing:
+            await self._threads.write(lambda: self._store.put_webhook(webhook))
+            await self._end(webhook.id)
+            self._begin(webhook)
         return replaced(_info(webhook), secret=PREFIX + b64encode(key).decode())
 
     async def delete(self, name: str) -> None:
         """Tell it nothing more. Raises NotFoundError."""
-        self._get(name)
-        await self._end(name)
-        del self._kept[name]
-        await self._threads.write(lambda: self._store.delete_webhook(name))
+        async with self._changing:
+            self._get(name)
+            await self._end(name)
+            del self._kept[name]
+            await self._threads.write(lambda: self._store.delete_webhook(name))
 
     def _get(self, name: str) -> Webhook:
         if name not in self._kept:
@@ -172,6 +197,8 @@ class Webhooks:
 
     def _begin(self, webhook: Webhook) -> None:
         self._kept[webhook.id] = webhook
+        if not self._leads:
+            return
         task = asyncio.get_running_loop().create_task(self._run(webhook.id), name=f"webhook {webhook.id}")
         self._tasks[webhook.id] = task
 
@@ -183,7 +210,7 @@ class Webhooks:
 
     async def _keep(self, webhook: Webhook) -> None:
         self._kept[webhook.id] = webhook
-        await self._threads.write(lambda: self._store.put_webhook(webhook))
+        await self._threads.write(lambda: self._store.put_webhook(webhook, known=True))
 
     async def _run(self, name: str) -> None:
         """Tell one of them event after event."""

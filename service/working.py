@@ -37,9 +37,12 @@ def main() -> int:
     crew = Crew(task["number"], tuple(Peer(Path(path)) for path in task["sockets"]))
     root, generation = Path(task["root"]), task["generation"]
     try:
-        _check(root, generation)
+        shards = settings.store_url is None
+        if shards:
+            _check(root, generation)
         streams = make_streams(settings, time.time, register=task["register"])
-        _check(root, generation)  # again, now that nobody else can change it
+        if shards:
+            _check(root, generation)  # again, now that nobody else can change it
         app = create_app(settings, streams=streams, crew=crew, keys=KeyRing(root, settings.bootstrap))
         context: Context = app.state.context
         models = orjson.dumps(context.streams.models())

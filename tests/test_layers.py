@@ -75,6 +75,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.catalogue",),
     ("service.pace", "service.pending", "service.preparing"),
     ("service.learning", "service.late"),
+    ("service.following",),
     ("service.streams",),
     ("service.fleet",),
     ("service.many", "service.uploading"),
@@ -110,6 +111,7 @@ OPTIONAL_EXTRAS: Mapping[str, frozenset[str]] = {
     "models.boosting": frozenset({"sklearn"}),
     "loadtest.tabular": frozenset({"sklearn"}),
     "models.rivers": frozenset({"river"}),
+    "service.store.driver": frozenset({"psycopg"}),
 }
 """Modules that import an optional extra inside a function, and which: one place each."""
 

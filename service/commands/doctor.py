@@ -18,15 +18,19 @@ from service.commands.console import CommandError, out
 from service.config import Settings, load_settings
 from service.errors import ConfigurationError
 from service.server import listen
-from service.shards import check_shards, read_layout
-from service.store import STORE_FILE, StoreReader
+from service.shards import check_shards, lay_out_shared, read_layout
+from service.store import STORE_FILE, Database, StoreReader, stored_tenants
 
 PYTHON = (3, 11)
 SQLITE = (3, 37)
 """The first with STRICT tables."""
 FREE_BYTES = 2**30
 PACKAGES = ("acclimate", "torch", "fastapi", "uvicorn", "pydantic", "numpy")
-EXTRAS = {"scikit-learn": "train on boosted trees", "river": "compare with River's models"}
+EXTRAS = {
+    "scikit-learn": "train on boosted trees",
+    "river": "compare with River's models",
+    "psycopg": "keep streams in PostgreSQL",
+}
 
 
 class Finding(NamedTuple):
@@ -63,7 +67,8 @@ def look(data_dir: Path | None) -> list[Finding]:
     except ConfigurationError as error:
         return [*findings, Finding("settings", "trouble", str(error))]
     findings.append(Finding("settings", "ok", f"{settings.host} port {settings.port}, data in {settings.data_dir}"))
-    checks: Sequence[Callable[[Settings], Finding]] = (_models, _port, _directory, _disk)
+    store = _directory if settings.store_url is None else _database
+    checks: Sequence[Callable[[Settings], Finding]] = (_models, _port, store, _disk)
     return [*findings, *(check(settings) for check in checks)]
 
 
@@ -124,6 +129,17 @@ def _directory(settings: Settings) -> Finding:
         return Finding("data directory", "ok", f"{directory} has no store yet; serve makes it")
     size = sum((each / STORE_FILE).stat().st_size for each in stores)
     return Finding("data directory", "ok", f"{directory}: {len(stores)} shards, {size / 2**20:,.0f} MiB")
+
+
+def _database(settings: Settings) -> Finding:
+    """Looked at, and not made."""
+    database = Database(settings.store_url or "")
+    try:
+        tenants = stored_tenants(database)
+        lay_out_shared(settings.data_dir, 1)
+    except ConfigurationError as error:
+        return Finding("database", "trouble", str(error))
+    return Finding("database", "ok", f"{database.place()}: answers, {len(tenants)} tenants beside the default one")
 
 
 def _disk(settings: Settings) -> Finding:

@@ -10,10 +10,20 @@ import polars as pl
 
 from models import ModelSpec, read_bundle, read_stream_names
 from service.commands.console import CommandError, out, progress_bar
+from service.commands.database import stated_database
 from service.keys import DEFAULT_TENANT
 from service.payload import decode_feedback
 from service.shards import read_layout
-from service.store import STATE_KINDS, Entry, ModelRecord, StoreReader, StreamRecord
+from service.store import (
+    STATE_KINDS,
+    Database,
+    DatabaseReader,
+    Entry,
+    ModelRecord,
+    Reader,
+    StoreReader,
+    StreamRecord,
+)
 from service.tenants import folder_of
 
 CHUNK_ROWS = 20_000
@@ -31,9 +41,15 @@ HEAD = {
 
 
 def run(
-    data_dir: Path, model: str | None, streams: Path | None, since: str | None, file: Path, tenant: str = DEFAULT_TENANT
+    data_dir: Path,
+    model: str | None,
+    streams: Path | None,
+    since: str | None,
+    file: Path,
+    tenant: str = DEFAULT_TENANT,
+    store: str | None = None,
 ) -> None:
-    """Write the logged rows of a model's streams, those of a tenant.
+    """Write the logged rows of a model's streams, those of a tenant, out of a directory or of a database.
 
     Raises:
         CommandError: No such model, no rows, or the file cannot be written.
@@ -44,9 +60,9 @@ def run(
     start = parse_since(since)
     wanted = None if streams is None else set(read_stream_names(streams))
     with ExitStack() as stack:
-        folders = [folder_of(each, tenant) for each in read_layout(data_dir).directories]
-        readers = [stack.enter_context(closing(StoreReader(each))) for each in folders]
-        record = _model(readers[0].models(), model, data_dir)
+        database = stated_database(store)
+        readers = [stack.enter_context(closing(each)) for each in _readers(data_dir, database, tenant)]
+        record = _model(readers[0].models(), model, data_dir if database is None else database.place())
         spec = read_bundle(readers[0].bundle(record.name, record.version), f"model {record.name}").spec
         stored = [(reader, each) for reader in readers for each in reader.streams(record.name)]
         chosen = [(reader, each) for reader, each in stored if wanted is None or each.stream in wanted]
@@ -70,6 +86,15 @@ def run(
     )
 
 
+def _readers(data_dir: Path, database: Database | None, tenant: str) -> Iterator[Reader]:
+    """Of what a tenant has, each opened when the one before is somebody's to close."""
+    if database is not None:
+        yield DatabaseReader(database.of_tenant(tenant))
+        return
+    for each in read_layout(data_dir).directories:
+        yield StoreReader(folder_of(each, tenant))
+
+
 def parse_since(text: str | None) -> float:
     """Epoch seconds of an ISO date or time (UTC where it names no zone) or of a number; -inf for nothing.
 
@@ -89,7 +114,7 @@ def parse_since(text: str | None) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-def _model(models: Sequence[ModelRecord], name: str | None, data_dir: Path) -> ModelRecord:
+def _model(models: Sequence[ModelRecord], name: str | None, place: Path | str) -> ModelRecord:
     """The active version of the named model, or of the only one."""
     active = {each.name: each for each in models if each.active}
     if name is None and len(active) == 1:
@@ -98,7 +123,7 @@ def _model(models: Sequence[ModelRecord], name: str | None, data_dir: Path) -> M
     if name is None:
         raise CommandError(f"which model? State one with --model; there are {listed}")
     if name not in active:
-        raise CommandError(f"{data_dir}: there is no model {name!r}; there are {listed}")
+        raise CommandError(f"{place}: there is no model {name!r}; there are {listed}")
     return active[name]
 
 
@@ -108,7 +133,7 @@ def _head(spec: ModelSpec) -> dict[str, str]:
     return {name: f"acclimate_{name}" if name in taken else name for name in HEAD}
 
 
-def _frame(spec: ModelSpec, streams: Sequence[tuple[StoreReader, StreamRecord]], since: float) -> pl.DataFrame:
+def _frame(spec: ModelSpec, streams: Sequence[tuple[Reader, StreamRecord]], since: float) -> pl.DataFrame:
     """All selected rows, in the order of their commits."""
     specs: dict[int, ModelSpec] = {}
     schema = _schema(spec)

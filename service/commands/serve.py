@@ -1,4 +1,4 @@
-"""``acclimate serve``: the service on the embedded store."""
+"""``acclimate serve``: the service on the embedded store, or on a database."""
 
 from typing import Any
 
@@ -8,10 +8,11 @@ from service.app import create_app
 from service.commands.console import out
 from service.config import PREFIX, Settings, load_settings
 from service.server import run as run_server
+from service.store import Database
 from service.supervisor import supervise
 from service.types import ModelInfo
 
-OPTIONS = ("host", "port", "data_dir", "models", "activate", "device", "threads", "workers", "log_level")
+OPTIONS = ("host", "port", "data_dir", "store", "models", "activate", "device", "threads", "workers", "log_level")
 """Settings that are options of the command line."""
 
 
@@ -30,7 +31,8 @@ def run(**given: Any) -> int:
     settings = load_settings(**given)
 
     def announce(url: str, models: list[ModelInfo]) -> None:
-        out.print(f"serving at [bold]{url}[/bold], data in {settings.data_dir}; stop with Ctrl-C", soft_wrap=True)
+        place = settings.data_dir if settings.store_url is None else Database(settings.store_url).place()
+        out.print(f"serving at [bold]{url}[/bold], data in {place}; stop with Ctrl-C", soft_wrap=True)
         for line in first_request(url, models):
             out.print(line, soft_wrap=True, markup=False)
 

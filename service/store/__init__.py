@@ -1,8 +1,8 @@
 """Durable state. ``STORES`` holds every backend; all of them keep the promises of ``service.store.base.Store``."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from service.store.base import (
     STATE_KINDS,
@@ -23,6 +23,7 @@ from service.store.base import (
     Pend,
     Pending,
     PutSnapshot,
+    Reader,
     Refusal,
     Remember,
     Snapshot,
@@ -35,15 +36,21 @@ from service.store.base import (
 )
 from service.store.chain import verify_chain
 from service.store.checking import Checked, Damage, check_store
+from service.store.driver import Database
 from service.store.lock import sync_directory
 from service.store.memory import MemoryStore
+from service.store.migrating import Moved, moved_stores
 from service.store.moving import moved_streams
+from service.store.postgres import PostgresStore, stored_tenants
+from service.store.postgres_reading import DatabaseReader, check_database
 from service.store.reading import StoreReader, copy_store
 from service.store.schema import FILE_NAME as STORE_FILE
 from service.store.sqlite import SqliteStore
 
-STORES: Mapping[str, Callable[[Path], Store]] = MappingProxyType({"memory": MemoryStore, "sqlite": SqliteStore})
-"""Opens the store of a data directory."""
+STORES: Mapping[str, Callable[[Any], Store]] = MappingProxyType(
+    {"memory": MemoryStore, "sqlite": SqliteStore, "postgres": PostgresStore}
+)
+"""Opens a store where it is: that of a data directory (a path), or one in a database (a ``Database``)."""
 
 __all__ = [
     "STATE_KINDS",
@@ -56,6 +63,8 @@ __all__ = [
     "Create",
     "Damage",
     "DamagedError",
+    "Database",
+    "DatabaseReader",
     "Delete",
     "Done",
     "Entry",
@@ -64,11 +73,14 @@ __all__ = [
     "Loaded",
     "MemoryStore",
     "ModelRecord",
+    "Moved",
     "Once",
     "Operation",
     "Pend",
     "Pending",
+    "PostgresStore",
     "PutSnapshot",
+    "Reader",
     "Refusal",
     "Remember",
     "Snapshot",
@@ -80,9 +92,12 @@ __all__ = [
     "Tally",
     "UploadPart",
     "Webhook",
+    "check_database",
     "check_store",
     "copy_store",
+    "moved_stores",
     "moved_streams",
+    "stored_tenants",
     "sync_directory",
     "verify_chain",
 ]

@@ -6,7 +6,7 @@ stream is a compare-and-set on its record (stream_version and all else): an oper
 digest of the entry before it, so that a missing or altered one is found when the stream is loaded, and never served.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
@@ -278,7 +278,8 @@ class Create:
 class Append:
     """Add one log entry to a stream: revision +1.
 
-    ``Refusal.KNOWN`` where the stream has learned later rows of ``upload`` than those before ``start``.
+    ``Refusal.KNOWN`` where the stream has learned later rows of ``upload`` than those before ``start``, or where an
+    answer is kept already for a repeat of the request.
 
     Attributes:
         record: The stream as the writer knows it; the compare-and-set is on all of it.
@@ -407,16 +408,56 @@ class Refusal(Enum):
     STALE = "stale"
     """The stream has moved on: load it again and retry. For ``Create``: it exists."""
     KNOWN = "known"
-    """``Pend``: one of the ids is pending or was learned. ``Append``: the upload's rows were learned."""
+    """``Pend``: one of the ids is pending or was learned. ``Append``: the upload's rows, or the request's, were."""
     GONE = "gone"
     """The stream was deleted."""
 
 
+class Reader(Protocol):
+    """A store read from outside, as of one moment."""
+
+    def models(self) -> list[ModelRecord]:
+        """All versions of all models, by name and version."""
+        ...
+
+    def bundle(self, name: str, version: int) -> bytes:
+        """The bytes of a registered version. Raises DamagedError."""
+        ...
+
+    def streams(self, model: str) -> Iterator[StreamRecord]:
+        """Streams of a model, by id."""
+        ...
+
+    def entries(self, record: StreamRecord, since: float) -> Iterator[Entry]:
+        """Log entries of a stream that were committed at ``since`` (epoch seconds) or later, oldest first, verified."""
+        ...
+
+    def close(self) -> None:
+        """End reading."""
+        ...
+
+
 class Store(Protocol):
-    """Durable state of all streams and models in one data directory.
+    """Durable state of all streams and models of one tenant.
 
     Thread-safe. Reads see only what is committed and never wait for a write.
     """
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may write it, so that what is in memory may be behind it."""
+        ...
+
+    def current(self, records: Sequence[StreamRecord]) -> list[bool]:
+        """Which of the records are what the store has."""
+        ...
+
+    def lead(self) -> bool:
+        """Whether this process, of all that share the store, does what one of them has to do for all.
+
+        It is asked again and again: where the one that did is gone, another is told so.
+        """
+        ...
 
     def write(self, operations: Sequence[Operation]) -> list[Done | Refusal]:
         """Commit all operations in one transaction; on return they are on disk.
@@ -511,8 +552,8 @@ class Store(Protocol):
         """All of them, by id."""
         ...
 
-    def put_webhook(self, webhook: Webhook) -> None:
-        """Keep one, in place of what was there under its id."""
+    def put_webhook(self, webhook: Webhook, *, known: bool = False) -> None:
+        """Keep one, in place of what was there under its id; if it is ``known``, not where nothing is there."""
         ...
 
     def delete_webhook(self, name: str) -> bool:

@@ -39,19 +39,63 @@ _LOOKED_UP_BY: Mapping[str, str] = MappingProxyType(
 _MODULUS = 1 << (8 * SUM_BYTES)
 
 
-class Sums:
-    """The sums of one stream, changed along with its rows inside a transaction.
+class RowSums:
+    """The sums of one stream as numbers, whatever database its rows are in.
 
     Attributes:
         begins: First revision of the log that is kept.
     """
 
-    def __init__(self, db: sqlite3.Connection, key: int, kept: bytes) -> None:
-        self._db = db
-        self._key = key
+    def __init__(self, kept: bytes) -> None:
         self._kept = kept
         self._sums = _numbers(kept)
         self.begins = begins_at(kept)
+
+    def has(self, table: str) -> bool:
+        """Whether the stream has any rows there."""
+        return self._sums[table] != 0
+
+    def add(self, table: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Count rows that came, which have the columns of ``COLUMNS``."""
+        self._sums[table] = (self._sums[table] + sum(_digest(table, row) for row in rows)) % _MODULUS
+
+    def take(self, table: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Count rows that went."""
+        self._sums[table] = (self._sums[table] - sum(_digest(table, row) for row in rows)) % _MODULUS
+
+    def text(self) -> bytes:
+        """What to keep of it."""
+        return _text(self._sums, self.begins)
+
+    def changed(self) -> bytes | None:
+        """What to keep from here on; ``None`` if that is what is kept."""
+        text = self.text()
+        if text == self._kept:
+            return None
+        self._kept = text
+        return text
+
+    def verify(self, stream: str, table: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Compare the sum of a table with its rows.
+
+        Raises:
+            DamagedError: A row is missing, altered or one too many; names the table.
+        """
+        if sum(_digest(table, row) for row in rows) % _MODULUS != self._sums[table]:
+            raise DamagedError(stream, None, f"what is kept beside its log was altered ({table})")
+
+
+class Sums:
+    """The sums of one stream in SQLite, changed along with its rows inside a transaction."""
+
+    def __init__(self, db: sqlite3.Connection, key: int, kept: bytes) -> None:
+        self._db = db
+        self._key = key
+        self._sums = RowSums(kept)
+
+    def trimmed(self, first: int) -> None:
+        """The log begins at this revision, or later."""
+        self._sums.begins = max(self._sums.begins, first)
 
     def insert(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
         """Insert rows, which have the columns of ``COLUMNS``."""
@@ -60,22 +104,21 @@ class Sums:
         marks = ",".join("?" * (COLUMNS[table].count(",") + 2))
         statement = f"INSERT INTO {table} (stream, {COLUMNS[table]}) VALUES ({marks})"
         self._db.executemany(statement, [(self._key, *row) for row in rows])
-        self._sums[table] += sum(_digest(table, row) for row in rows)
+        self._sums.add(table, rows)
 
     def delete(self, table: str, where: str, *values: Any) -> None:
         """Delete rows of the stream for which a condition holds."""
-        if not self._sums[table]:  # there are none
+        if not self._sums.has(table):
             return
         statement = f"DELETE FROM {table} WHERE stream=? AND {where} RETURNING {COLUMNS[table]}"
         gone = self._db.execute(statement, (self._key, *values)).fetchall()
-        self._sums[table] -= sum(_digest(table, row) for row in gone)
+        self._sums.take(table, gone)
 
     def keep(self) -> None:
         """Write what has changed."""
-        text = _text(self._sums, self.begins)
-        if text != self._kept:
+        text = self._sums.changed()
+        if text is not None:
             self._db.execute("UPDATE streams SET beside=? WHERE key=?", (text, self._key))
-            self._kept = text
 
 
 def verify_beside(db: sqlite3.Connection, stream: str, key: int, kept: bytes, tables: Iterable[str] = COLUMNS) -> None:
@@ -84,10 +127,9 @@ def verify_beside(db: sqlite3.Connection, stream: str, key: int, kept: bytes, ta
     Raises:
         DamagedError: A row is missing, altered or one too many; names the table.
     """
-    wanted = _numbers(kept)
+    sums = RowSums(kept)
     for table in tables:
-        if _sum(db, table, key) != wanted[table]:
-            raise DamagedError(stream, None, f"what is kept beside its log was altered ({table})")
+        sums.verify(stream, table, rows_beside(db, table, key))
 
 
 def begins_at(kept: bytes) -> int:
@@ -99,13 +141,16 @@ def sum_all(db: sqlite3.Connection) -> None:
     """Write the sums of all streams, for a store that had none."""
     for key, version in db.execute("SELECT key, stream_version FROM streams").fetchall():
         (first,) = db.execute("SELECT min(revision) FROM entries WHERE stream=?", (key,)).fetchone()
-        text = _text({table: _sum(db, table, key) for table in COLUMNS}, first or version + 1)
-        db.execute("UPDATE streams SET beside=? WHERE key=?", (text, key))
+        sums = RowSums(EMPTY)
+        sums.begins = first or version + 1
+        for table in COLUMNS:
+            sums.add(table, rows_beside(db, table, key))
+        db.execute("UPDATE streams SET beside=? WHERE key=?", (sums.text(), key))
 
 
-def _sum(db: sqlite3.Connection, table: str, key: int) -> int:
-    rows = db.execute(f"SELECT {COLUMNS[table]} FROM {table} INDEXED BY {_LOOKED_UP_BY[table]} WHERE stream=?", (key,))
-    return sum(_digest(table, row) for row in rows) % _MODULUS
+def rows_beside(db: sqlite3.Connection, table: str, key: int) -> sqlite3.Cursor:
+    """Rows of a stream in a summed table, with the columns of ``COLUMNS``."""
+    return db.execute(f"SELECT {COLUMNS[table]} FROM {table} INDEXED BY {_LOOKED_UP_BY[table]} WHERE stream=?", (key,))
 
 
 def _digest(table: str, row: Sequence[Any]) -> int:
@@ -121,5 +166,5 @@ def _numbers(text: bytes) -> dict[str, int]:
 
 
 def _text(sums: Mapping[str, int], begins: int) -> bytes:
-    numbers = ((sums[table] % _MODULUS).to_bytes(SUM_BYTES, "little") for table in COLUMNS)
+    numbers = (sums[table].to_bytes(SUM_BYTES, "little") for table in COLUMNS)
     return b"".join((*numbers, begins.to_bytes(_BEGIN_BYTES, "little")))

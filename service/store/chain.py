@@ -169,6 +169,22 @@ def thinned(revisions: Sequence[int], kept: int) -> list[int]:
     return left
 
 
+def kept_snapshots(found: Sequence[tuple[int, float]], before: float, kept: int) -> tuple[int, list[int]]:
+    """Which snapshots roll-backs need.
+
+    Args:
+        found: Revision and time of each, by ascending revision.
+        before: Where roll-backs end (epoch seconds): of those before, the last one is needed.
+        kept: How many of them are kept at most.
+
+    Returns:
+        The oldest that is needed, or 0 where none lies before: no entry may go; and all that are kept.
+    """
+    past = [revision for revision, at in found if at < before]
+    oldest = past[-1] if past else 0
+    return oldest, thinned([revision for revision, _ in found if revision >= oldest], kept)
+
+
 def pending_digest(stream: str, row: Pending) -> bytes:
     """Checksum over a row that waits for its label."""
     digest = blake2b(struct.pack("<d", row.at), digest_size=DIGEST_BYTES)

@@ -1,14 +1,14 @@
 """A store looked through from end to end, beside a running server or without one: what does not hold is named."""
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from service.errors import ConfigurationError
 from service.store.base import FORMAT_VERSION, DamagedError, Entry, InputWatch, Pending, StreamRecord
-from service.store.beside import COLUMNS, begins_at, verify_beside
+from service.store.beside import COLUMNS, RowSums, begins_at, rows_beside
 from service.store.chain import bundle_digest, verify_chain, verify_pending, verify_watch
 from service.store.schema import APPLICATION_ID, FILE_NAME, READER_PRAGMAS, connect_read_only
 from service.store.statements import to_record, to_snapshot
@@ -86,10 +86,25 @@ def _check(db: sqlite3.Connection, progress: Callable[[int], None]) -> Checked:
         for row in db.execute(f"PRAGMA integrity_check({_PROBLEMS_MAX})").fetchall()
         if row[0] != "ok"
     ]
+    found = check_rows(db, lambda table, key: rows_beside(db, table, key), progress)
+    return found._replace(damages=[*damages, *found.damages])
+
+
+def check_rows(
+    db: Any, beside: Callable[[str, int], Iterable[Sequence[Any]]], progress: Callable[[int], None]
+) -> Checked:
+    """Verify every record, log entry, snapshot, waiting prediction, sum and bundle.
+
+    Args:
+        db: A connection, inside a transaction that sees one moment, whose statements have ``?`` for values.
+        beside: Rows of a summed table that belong to a stream's key.
+        progress: Told how many streams are done.
+    """
+    damages: list[Damage] = []
     streams = entries = key = 0
     while (row := db.execute(_RECORD, (key,)).fetchone()) is not None:
         key, streams = row[0], streams + 1
-        found, count = _check_stream(db, row)
+        found, count = _check_stream(db, beside, row)
         damages += found
         entries += count
         progress(streams)
@@ -102,7 +117,9 @@ def _check(db: sqlite3.Connection, progress: Callable[[int], None]) -> Checked:
     return Checked(streams, entries, len(models), damages)
 
 
-def _check_stream(db: sqlite3.Connection, row: Sequence[Any]) -> tuple[list[Damage], int]:
+def _check_stream(
+    db: Any, beside: Callable[[str, int], Iterable[Sequence[Any]]], row: Sequence[Any]
+) -> tuple[list[Damage], int]:
     """What is wrong with a stream, and how many log entries it has."""
     try:
         record = to_record(row)
@@ -118,13 +135,13 @@ def _check_stream(db: sqlite3.Connection, row: Sequence[Any]) -> tuple[list[Dama
             damages.append(_damage(error))
     for table in COLUMNS:
         try:
-            verify_beside(db, record.stream, record.key, row[14], (table,))
+            RowSums(row[14]).verify(record.stream, table, beside(table, record.key))
         except DamagedError as error:
             damages.append(_damage(error))
     return damages, entries
 
 
-def _check_log(db: sqlite3.Connection, record: StreamRecord, chains: dict[int, bytes]) -> int:
+def _check_log(db: Any, record: StreamRecord, chains: dict[int, bytes]) -> int:
     """Follow the log to where the stream stands; ``chains`` is told the snapshots' revisions and fills in theirs."""
     wanted = {revision for (revision,) in db.execute("SELECT revision FROM snapshots WHERE stream=?", (record.key,))}
     at: tuple[int, bytes] | None = None
@@ -147,7 +164,7 @@ def _check_log(db: sqlite3.Connection, record: StreamRecord, chains: dict[int, b
     return count
 
 
-def _check_beside(db: sqlite3.Connection, record: StreamRecord, chains: dict[int, bytes]) -> int:
+def _check_beside(db: Any, record: StreamRecord, chains: dict[int, bytes]) -> int:
     """Snapshots, what is known of inputs, and predictions that wait; no entries are counted."""
     query = "SELECT revision, chain, status, data, digest FROM snapshots WHERE stream=? ORDER BY revision"
     for row in db.execute(query, (record.key,)):
@@ -161,7 +178,7 @@ def _check_beside(db: sqlite3.Connection, record: StreamRecord, chains: dict[int
     return 0
 
 
-def _pages(db: sqlite3.Connection, key: int) -> Iterator[list[Entry]]:
+def _pages(db: Any, key: int) -> Iterator[list[Entry]]:
     after = -1
     while True:
         rows = db.execute(

@@ -37,13 +37,13 @@ from service.store.base import (
 )
 from service.store.chain import (
     bundle_digest,
+    kept_snapshots,
     new_record,
     next_entry,
     next_record,
     pending_digest,
     record_digest,
     snapshot_digest,
-    thinned,
     verify_chain,
     verify_loaded,
     verify_pending,
@@ -96,6 +96,20 @@ class MemoryStore:
         self._uploads: dict[str, tuple[int, float]] = {}
         self._webhooks: dict[str, Webhook] = {}
 
+    @property
+    def shared(self) -> bool:
+        """Nobody else can write it."""
+        return False
+
+    def current(self, records: Sequence[StreamRecord]) -> list[bool]:
+        """Compare records with what is there."""
+        with self._lock:
+            return [(kept := self._streams.get(each.stream)) is not None and kept.record == each for each in records]
+
+    def lead(self) -> bool:
+        """There is nobody else."""
+        return True
+
     def write(self, operations: Sequence[Operation]) -> list[Done | Refusal]:
         """Apply all operations under the lock."""
         with self._lock:
@@ -132,7 +146,9 @@ class MemoryStore:
         return Done(record)
 
     def _append(self, kept: _Stream, operation: Append) -> Done | Refusal:
-        part = operation.upload
+        part, once = operation.upload, operation.once
+        if once is not None and once.key in kept.answers and kept.answers[once.key][1] >= once.before:
+            return Refusal.KNOWN
         if part is not None:
             if kept.uploads.get(part.upload, (0, 0.0))[0] > part.start:
                 return Refusal.KNOWN
@@ -308,10 +324,11 @@ class MemoryStore:
         with self._lock:
             return [self._webhooks[name] for name in sorted(self._webhooks)]
 
-    def put_webhook(self, webhook: Webhook) -> None:
+    def put_webhook(self, webhook: Webhook, *, known: bool = False) -> None:
         """Keep one."""
         with self._lock:
-            self._webhooks[webhook.id] = webhook
+            if webhook.id in self._webhooks or not known:
+                self._webhooks[webhook.id] = webhook
 
     def delete_webhook(self, name: str) -> bool:
         """Forget one."""
@@ -403,10 +420,8 @@ def _snapshot(kept: _Stream, revision: int) -> Snapshot | None:
 
 def _thin_snapshots(kept: _Stream, before: float) -> int:
     """Drop snapshots that no roll-back needs; the oldest that is older than the retention, or 0: no entry may go."""
-    past = [each.snapshot.revision for each in kept.snapshots if each.at < before]
-    oldest = past[-1] if past else 0
-    revisions = [each.snapshot.revision for each in kept.snapshots if each.snapshot.revision >= oldest]
-    left = thinned(revisions, SNAPSHOTS_KEPT)
+    found = [(each.snapshot.revision, each.at) for each in kept.snapshots]
+    oldest, left = kept_snapshots(found, before, SNAPSHOTS_KEPT)
     kept.snapshots = [each for each in kept.snapshots if each.snapshot.revision in left]
     return oldest
 

@@ -30,7 +30,14 @@ from service.store.base import (
     Webhook,
 )
 from service.store.beside import begins_at, verify_beside
-from service.store.chain import bundle_digest, verify_loaded, verify_page, verify_pending, verify_watch
+from service.store.chain import (
+    bundle_digest,
+    record_digest,
+    verify_loaded,
+    verify_page,
+    verify_pending,
+    verify_watch,
+)
 from service.store.lock import DirectoryLock, sync_directory
 from service.store.schema import FILE_NAME, READER_PRAGMAS, connect, open_writer, translate
 from service.store.statements import (
@@ -84,6 +91,21 @@ class SqliteStore:
         self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
         for _ in range(READERS):
             self._readers.put(connect(path, READER_PRAGMAS))
+
+    @property
+    def shared(self) -> bool:
+        """The directory is locked."""
+        return False
+
+    def current(self, records: Sequence[StreamRecord]) -> list[bool]:
+        """Compare records with what is there."""
+        with self._reading() as db:
+            found = [db.execute("SELECT digest FROM streams WHERE key=?", (each.key,)).fetchone() for each in records]
+        return [row is not None and row[0] == record_digest(each) for row, each in zip(found, records, strict=True)]
+
+    def lead(self) -> bool:
+        """There is nobody else."""
+        return True
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -288,10 +310,12 @@ class SqliteStore:
             for name, url, kinds, secret, created_at, cursor, gone in rows
         ]
 
-    def put_webhook(self, webhook: Webhook) -> None:
+    def put_webhook(self, webhook: Webhook, *, known: bool = False) -> None:
         """Keep one."""
         name, url, kinds, *rest = webhook
         with self._transaction() as db:
+            if known and db.execute("SELECT 1 FROM webhooks WHERE id=?", (name,)).fetchone() is None:
+                return
             db.execute(
                 "INSERT OR REPLACE INTO webhooks (id, url, kinds, secret, created_at, cursor, gone)"
                 " VALUES (?,?,?,?,?,?,?)",

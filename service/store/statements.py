@@ -31,13 +31,13 @@ from service.store.beside import Sums
 from service.store.chain import (
     bundle_digest,
     drift_fields,
+    kept_snapshots,
     new_record,
     next_entry,
     next_record,
     pending_digest,
     record_digest,
     snapshot_digest,
-    thinned,
     watch_digest,
 )
 
@@ -106,7 +106,9 @@ def _create(db: sqlite3.Connection, operation: Create) -> Done | Refusal:
 
 
 def _append(db: sqlite3.Connection, operation: Append, sums: Sums) -> Done | Refusal:
-    key, part = operation.record.key, operation.upload
+    key, part, once = operation.record.key, operation.upload, operation.once
+    if once is not None and _is_answered(db, key, once):
+        return Refusal.KNOWN
     if part is not None:
         if (uploaded(db, part.upload, key) or 0) > part.start:
             return Refusal.KNOWN
@@ -130,6 +132,11 @@ def _append(db: sqlite3.Connection, operation: Append, sums: Sums) -> Done | Ref
     if operation.once is not None:
         _remember(sums, operation.once, done)
     return done
+
+
+def _is_answered(db: sqlite3.Connection, key: int, once: Once) -> bool:
+    statement = "SELECT 1 FROM answers WHERE stream=? AND key=? AND at>=?"
+    return db.execute(statement, (key, once.key, once.before)).fetchone() is not None
 
 
 def _remember(sums: Sums, once: Once, done: Done) -> None:
@@ -175,7 +182,7 @@ def _put_snapshot(db: sqlite3.Connection, operation: PutSnapshot, sums: Sums) ->
         (key, oldest, operation.trim_rows, operation.trim_before, TRIM_ROWS),
     )
     (first,) = db.execute("SELECT min(revision) FROM entries WHERE stream=?", (key,)).fetchone()
-    sums.begins = max(sums.begins, first or 0)
+    sums.trimmed(first or 0)
     old = "id IN (SELECT id FROM events WHERE stream=? AND at<? ORDER BY id LIMIT ?)"
     sums.delete("events", old, key, operation.trim_before, TRIM_ROWS)
     sums.delete("uploads", "at<?", operation.trim_before)
@@ -185,9 +192,7 @@ def _put_snapshot(db: sqlite3.Connection, operation: PutSnapshot, sums: Sums) ->
 def _thin_snapshots(db: sqlite3.Connection, key: int, before: float) -> int:
     """Drop snapshots that no roll-back needs; the oldest that is older than the retention, or 0: no entry may go."""
     found = db.execute("SELECT revision, at FROM snapshots WHERE stream=? ORDER BY revision", (key,)).fetchall()
-    past = [revision for revision, at in found if at < before]
-    oldest = past[-1] if past else 0
-    kept = thinned([revision for revision, _ in found if revision >= oldest], SNAPSHOTS_KEPT)
+    oldest, kept = kept_snapshots(found, before, SNAPSHOTS_KEPT)
     dropped = [(key, revision) for revision, _ in found if revision not in kept]
     db.executemany("DELETE FROM snapshots WHERE stream=? AND revision=?", dropped)
     return oldest

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 from unittest import SkipTest
 
+import psycopg
 import pytest
 
 from service.store import (
@@ -35,6 +36,7 @@ from service.store import (
     Webhook,
 )
 from service.store.base import SNAPSHOTS_KEPT
+from tests.checks import postgres
 
 Damage = Literal[
     "entry altered", "entry missing", "last entry missing", "snapshot altered", "record altered", "bundle", "pending",
@@ -88,6 +90,14 @@ def damage_sqlite(store: Store, damage: Damage, data_dir: Path) -> Store:
     return STORES["sqlite"](data_dir)
 
 
+def damage_postgres(store: Store, damage: Damage, place: Any) -> Store:
+    """Alter a row of a database behind the back of a store that is in use."""
+    statement = DAMAGE_SQL[damage].replace("CAST('", "convert_to('").replace("' AS BLOB)", "', 'UTF8')")
+    with psycopg.connect(place.url, options=f"-c search_path={place.schema}") as connection:
+        assert connection.execute(statement.encode()).rowcount == 1
+    return store
+
+
 @dataclass(frozen=True)
 class Traits:
     """What the checks need to know about a store beside its interface.
@@ -95,37 +105,52 @@ class Traits:
     Attributes:
         durable: Whether it can be opened again.
         damage: Alters one thing in it and returns it, opened again if need be.
+        place: Where it is, given a directory that may be used.
+        remove: Called with that at the end.
     """
 
     durable: bool
-    damage: Callable[[Store, Damage, Path], Store]
+    damage: Callable[[Store, Damage, Any], Store]
+    place: Callable[[Path], Any] = lambda directory: directory
+    remove: Callable[[Any], None] = lambda _place: None
 
 
 TRAITS: Mapping[str, Traits] = {
     "memory": Traits(durable=False, damage=damage_memory),
     "sqlite": Traits(durable=True, damage=damage_sqlite),
+    "postgres": Traits(
+        durable=True,
+        damage=damage_postgres,
+        place=lambda _directory: postgres.database(),
+        remove=postgres.give_back,
+    ),
 }
 
 
 class Case:
-    """A store under examination in a directory of its own."""
+    """A store under examination in a directory or a schema of its own."""
 
     def __init__(self, name: str, data_dir: Path) -> None:
         self.traits = TRAITS[name]
         self._open = STORES[name]
-        self.data_dir = data_dir
-        self.store = self._open(data_dir)
+        self.place = self.traits.place(data_dir)
+        self.store = self._open(self.place)
+
+    def close(self) -> None:
+        """Close the store, and leave nothing behind."""
+        self.store.close()
+        self.traits.remove(self.place)
 
     def reopen(self) -> None:
         """Close and open again; checks of stores that are not durable are skipped here."""
         if not self.traits.durable:
             raise SkipTest("reopen: this store ends with its process")
         self.store.close()
-        self.store = self._open(self.data_dir)
+        self.store = self._open(self.place)
 
     def damage(self, damage: Damage) -> None:
         """Alter one thing."""
-        self.store = self.traits.damage(self.store, damage, self.data_dir)
+        self.store = self.traits.damage(self.store, damage, self.place)
 
     def create(self, stream: str = "s", model: str = "m", at: float = 1.0) -> StreamRecord:
         """A new stream."""
@@ -410,6 +435,38 @@ def check_a_damaged_pending_row_is_reported(case: Case) -> None:
     assert set(case.store.pending(record, ["q"], 0.0)) == {"q"}
 
 
+def check_a_request_is_answered_once(case: Case) -> None:
+    """Where an answer is kept already nothing is learned, whoever knows the stream as it is; too old, it is none."""
+
+    def once(at: float, before: float) -> Once:
+        return Once("k", b"digest", lambda answer: str(answer.record.stream_version).encode(), at, before)
+
+    record = done(case.store, append(case.create(), once=once(5.0, 0.0))).record
+    assert case.store.write([append(record, ids=(), once=once(6.0, 5.0))]) == [Refusal.KNOWN]
+    assert case.store.get("s") == (record, None)
+    done(case.store, append(record, ids=(), once=once(9.0, 5.5)))
+    assert case.store.answered(record, "k", 0.0) == Answer(b"digest", b"2")
+
+
+def check_records_are_compared_with_what_is_kept(case: Case) -> None:
+    """One that is behind, of another life of its stream, or of none, is not what the store has."""
+    old = case.create()
+    new = done(case.store, append(old)).record
+    other = case.grown(1, "t")
+    assert case.store.current([new, old, other]) == [True, False, True]
+    done(case.store, Delete(other))
+    assert case.store.current([other, case.create("t")]) == [False, True]
+    assert case.store.current([]) == []
+
+
+def check_somebody_leads(case: Case) -> None:
+    """Who is alone on a store does what one has to do, and goes on doing it."""
+    assert case.store.lead()
+    assert case.store.lead()
+    case.reopen()
+    assert case.store.lead()
+
+
 def check_an_upload_is_learned_once(case: Case) -> None:
     """How far it has got is committed with its rows; rows that were learned are refused, and change nothing."""
     record = case.create()
@@ -674,6 +731,9 @@ def check_webhooks_are_kept_changed_and_forgotten(case: Case) -> None:
     case.store.put_webhook(one)
     case.store.put_webhook(two._replace(cursor=7, gone=True))
     assert case.store.webhooks() == [one, two._replace(cursor=7, gone=True)]
+    case.store.put_webhook(one._replace(cursor=3), known=True)
+    case.store.put_webhook(one._replace(id="gone"), known=True)
+    assert case.store.webhooks()[:-1] == [one._replace(cursor=3)]
     assert case.store.delete_webhook("one")
     assert not case.store.delete_webhook("one")
     assert [each.id for each in case.store.webhooks()] == ["two"]
@@ -790,6 +850,9 @@ CHECKS: tuple[Callable[[Case], None], ...] = (
     check_the_oldest_pending_rows_make_room,
     check_pending_rows_go_with_their_stream,
     check_a_damaged_pending_row_is_reported,
+    check_a_request_is_answered_once,
+    check_records_are_compared_with_what_is_kept,
+    check_somebody_leads,
     check_an_upload_is_learned_once,
     check_uploads_are_forgotten_with_old_entries,
     check_an_upload_to_many_streams_is_kept,

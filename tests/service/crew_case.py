@@ -42,15 +42,20 @@ def names_of(worker: int, count: int, workers: int = 2) -> list[str]:
 
 
 @asynccontextmanager
-async def crew_of(count: int = 2, *, keys: KeyRing | None = None, **given: Any) -> AsyncIterator[list[Worker]]:
-    """Workers over memory stores, started, each with a client that talks to it without a network."""
+async def crew_of(
+    count: int = 2, *, keys: KeyRing | None = None, store: MemoryStore | None = None, **given: Any
+) -> AsyncIterator[list[Worker]]:
+    """Workers over memory stores, started, each with a client that talks to it without a network.
+
+    Each has a store of its own, unless one is given that they share.
+    """
     settings = Settings(data_dir=Path("unused"), **given)
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="crew-")))
         paths = [folder / f"{number}.sock" for number in range(count)]
         workers = []
         for number, path in enumerate(paths):
-            streams = Streams(settings, MemoryStore(), small_models(), lambda: NOW)
+            streams = Streams(settings, store or MemoryStore(), small_models(), lambda: NOW)
             crew = Crew(number, tuple(map(Peer, paths)))
             app = create_app(
                 settings,

@@ -1,7 +1,9 @@
 """Every store keeps the same promises; what is SQLite's own is in ``test_store_sqlite``."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from unittest import SkipTest
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,7 +22,7 @@ def test_store_keeps_every_promise(name: str, check: Callable[[stores.Case], Non
     try:
         check(case)
     finally:
-        case.store.close()
+        case.close()
 
 
 def test_every_check_runs() -> None:
@@ -42,14 +44,17 @@ def test_stores_agree_on_any_sequence_of_operations(
     plan: list[Change], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Whatever is asked in whatever order, the durable store answers and keeps what the dictionaries do."""
-    cases = [stores.Case(name, tmp_path_factory.mktemp("store")) for name in STORES]
+    cases = []
+    for name in STORES:
+        with suppress(SkipTest):  # where there is no database server the others are compared
+            cases.append(stores.Case(name, tmp_path_factory.mktemp("store")))
     seen: list[list[object]] = [[] for _ in cases]
     for case, log in zip(cases, seen, strict=True):
         for step, (change, stream) in enumerate(plan):
             log.append(apply(case, change, f"s{stream}", step))
         log.append([loaded_as_value(case.store.load(f"s{stream}")) for stream in range(3)])
         log.append([pending_of(case, f"s{stream}", len(plan)) for stream in range(3)])
-        case.store.close()
+        case.close()
     assert all(log == seen[0] for log in seen)
 
 
