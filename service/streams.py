@@ -42,6 +42,7 @@ from service.store import (
     StreamRecord,
     UploadPart,
 )
+from service.telling import log_event
 from service.threads import Threads
 from service.types import Event, Labelled, Learned, ModelInfo, Overview, Predicted, Row, StreamInfo
 from service.views import FRESH, event_of, info_of
@@ -568,6 +569,7 @@ class Streams:
                 self.bells.ring(answer.record.stream)
                 for event in answer.events:
                     self.metrics.events.labels(event.kind).inc()
+                    log_event(answer.record.stream, answer.record.rows_seen, event)
         answers = iter(found)
         return [[next(answers) for _ in group] for group in groups]
 

@@ -64,7 +64,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service.shards",),
     ("service.links",),
     ("service.forwarding",),
-    ("service.registry", "service.replay", "service.views"),
+    ("service.registry", "service.replay", "service.telling", "service.views"),
     ("service.batcher", "service.bells", "service.addresses", "service.overview", "service.past_rows"),
     ("service.webhooks",),
     ("service.hot",),
