@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -15,6 +15,8 @@ from prometheus_client import (
 )
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
+
+from service.types import EventKind
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -58,6 +60,8 @@ class Metrics:
         self.predictions = self._counter("predicted_rows", "Rows predicted", "by")
         self.labels = self._counter("labelled_rows", "Rows that came with labels", "outcome")
         self.events = self._counter("events", "Events of streams", "kind")
+        for kind in get_args(EventKind):  # from zero on: a rate does not see the step to a series' first value
+            self.events.labels(kind)
         self.learning = self._histogram("learning_tick", "CPU time of a tick that learns", SECONDS)
         self.learning_items = Histogram(
             f"{PREFIX}_learning_tick_streams", "Streams that a tick moves.", buckets=ITEMS, registry=registry

@@ -144,6 +144,7 @@ class Streams:
             store, self._registry, self._activation, self.bells, self.webhooks, threads=self._threads
         )
         self.metrics.gauge("queue_requests", "Requests that wait", self._waiting, "queue")
+        self.metrics.gauge("queue_requests_max", "Requests that may wait", self._room, "queue")
         self.metrics.gauge("streams", "Streams in memory", lambda: {"hot": float(len(self._hot))}, "state")
         self.watch = Watch(store, self.metrics, lambda: len(self._hot), threads=self._threads, clock=clock)
         self._late = LatePredictor(
@@ -506,6 +507,9 @@ class Streams:
             "predictions": float(self._predictor.waiting),
             "store": float(self._writer.waiting),
         }
+
+    def _room(self) -> dict[str, float]:
+        return dict.fromkeys(self._waiting(), float(self._settings.queue_items_max))
 
     def _check_ready(self) -> None:
         if not self._ready:
