@@ -44,6 +44,7 @@ from service.store import (
 )
 from service.telling import log_event
 from service.threads import Threads
+from service.tracing import Tracer
 from service.types import Event, Labelled, Learned, ModelInfo, Overview, Predicted, Row, StreamInfo
 from service.views import FRESH, event_of, info_of
 from service.webhooks import Calls, Webhooks
@@ -107,11 +108,12 @@ class Streams:
             "the store", self._write, queue_items_max=queue_items_max, tick_items_max=tick_items_max
         )
         self._hot = HotStreams(settings, store, self._writer, self._engines, threads=self._threads, clock=clock)
+        self._learning = Learner(
+            settings, store, self._writer, self._hot, threads=self._threads, clock=clock, metrics=self.metrics
+        )
         self._learner: Batcher[Work, Result] = Batcher(
             "learning",
-            Learner(
-                settings, store, self._writer, self._hot, threads=self._threads, clock=clock, metrics=self.metrics
-            ).work,
+            self._learning.work,
             queue_items_max=queue_items_max,
             tick_items_max=tick_items_max,
             tick_weight_max=settings.batch_rows_max,
@@ -150,6 +152,13 @@ class Streams:
         self._late = LatePredictor(
             settings, store, self._hot, self._predictor, self._learner, threads=self._threads, clock=clock
         )
+
+    def trace(self, tracer: Tracer) -> None:
+        """Tell what requests wait for; before the start."""
+        self._learner.stages = self._learning.stages = tracer.stages("learning", "learn")
+        self._predictor.stages = tracer.stages("predictions", "predict")
+        self._writer.stages = tracer.stages("store", "commit")
+        self._hot.trace(tracer)
 
     async def start(self) -> None:
         """Begin to serve. Streams are loaded when they are first asked for, however many there are."""

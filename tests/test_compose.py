@@ -63,6 +63,7 @@ def test_compose_starts_the_server_with_a_key_of_its_own(monkeypatch: pytest.Mon
     assert settings.bootstrap == "a key of these tests"
     assert settings.metrics_open
     assert not settings.allow_anonymous
+    assert not settings.otlp_endpoint
 
 
 def test_compose_pins_what_it_fetches() -> None:
