@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SHIPPED = ("Makefile", "Dockerfile", "constraints.txt", ".ci/run", "deploy/build_image.sh")
+SHIPPED = (
+    "Makefile",
+    "Dockerfile",
+    "compose.yaml",
+    "constraints.txt",
+    ".ci/run",
+    "deploy/build_image.sh",
+    "deploy/kubernetes.yaml",
+)
 
 
 def text(name: str) -> str:
