@@ -28,6 +28,7 @@ def log_event(stream: str, rows_seen: int, event: StoredEvent) -> None:
         "statistic": event.statistic,
         "threshold": event.threshold,
         "change_row": event.change_row,
+        "action": event.action,
         "rows_used": event.rows_used,
         "input": event.feature,
         "message": sentence(stream, rows_seen, event),
@@ -67,6 +68,13 @@ def _activate(_rows_seen: int, event: StoredEvent) -> str:
     return f"went over to another version of its model{_action(event)}"
 
 
+def _revert(rows_seen: int, event: StoredEvent) -> str:
+    if event.action != "initial":
+        return f"is served its adapted parameters again after {_rows(rows_seen)}"
+    by = "" if event.statistic is None else f", by {_number(event.statistic)} nats a row"
+    return f"is served the frozen start after {_rows(rows_seen)}: its adapted parameters do worse{by}"
+
+
 def _other(rows_seen: int, event: StoredEvent) -> str:
     return f"had the event {event.kind} after {_rows(rows_seen)}{_action(event)}"
 
@@ -76,6 +84,7 @@ _TOLD: Mapping[str, Callable[[int, StoredEvent], str]] = {
     "warning": _warning,
     "reset": _reset,
     "activate": _activate,
+    "revert": _revert,
 }
 
 

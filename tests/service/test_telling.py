@@ -33,6 +33,14 @@ from tests.service.streams_case import all_events, batches, learn, opened
             StoredEvent(1, 40, 0.0, "activate", rows_used=300, action="readapt"),
             "stream s1 went over to another version of its model, re-adapted on 300 rows",
         ),
+        (
+            StoredEvent(1, 40, 0.0, "revert", None, 0.2104, 0.1, action="initial"),
+            "stream s1 is served the frozen start after 412 rows: its adapted parameters do worse, by 0.21 nats a row",
+        ),
+        (
+            StoredEvent(1, 40, 0.0, "revert", None, -0.3, 0.0, action="adapted"),
+            "stream s1 is served its adapted parameters again after 412 rows",
+        ),
         (StoredEvent(1, 40, 0.0, "rollback"), "stream s1 had the event rollback after 412 rows"),
     ],
     ids=lambda value: value.kind if isinstance(value, StoredEvent) else "",
