@@ -9,24 +9,34 @@ ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 # An index with torch's CPU build, for platforms where plain pip would fetch the CUDA build.
 ARG TORCH_INDEX
+# Optional parts of acclimate, separated by commas: --build-arg EXTRAS=otel for traces.
+ARG EXTRAS
 WORKDIR /src
 RUN python -m venv --without-pip /opt/acclimate
-# Dependencies first: they change seldom, and this layer is the large one. Of torch, its own tests and C++ headers go:
-# 145 MB that nothing reads at run time.
+# Dependencies first: they change seldom, and this layer is the large one. What nobody runs here goes: torch's C++
+# headers and test programs, and the packages' own tests, 150 MB together.
 COPY pyproject.toml constraints.txt ./
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
-      > requirements.txt \
+RUN EXTRAS="${EXTRAS:-}" python -c "import os, tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+      more = [p['optional-dependencies'][name] for name in os.environ['EXTRAS'].split(',') if name]; \
+      print(*p['dependencies'], *sum(more, []), sep='\n')" > requirements.txt \
  && if [ -n "${TORCH_INDEX:-}" ]; then \
-      pip --python /opt/acclimate/bin/python install --no-cache-dir --index-url "$TORCH_INDEX" \
+      pip --python /opt/acclimate/bin/python install --no-cache-dir --no-compile --index-url "$TORCH_INDEX" \
         "$(grep '^torch==' constraints.txt)"; \
     fi \
- && pip --python /opt/acclimate/bin/python install --no-cache-dir -c constraints.txt -r requirements.txt \
- && rm -rf /opt/acclimate/lib/python3.*/site-packages/torch/test /opt/acclimate/lib/python3.*/site-packages/torch/include
+ && pip --python /opt/acclimate/bin/python install --no-cache-dir --no-compile -c constraints.txt -r requirements.txt \
+ && cd /opt/acclimate/lib/python3.*/site-packages \
+ && rm -rf torch/include \
+ && find torch/bin -type f ! -name torch_shm_manager -delete \
+ && find . -type d \( -name tests -o -path ./torch/test \) -prune -exec rm -rf {} +
 COPY README.md LICENSE ./
 COPY models models
 COPY service service
 COPY loadtest loadtest
-RUN pip --python /opt/acclimate/bin/python install --no-cache-dir --no-deps .
+RUN pip --python /opt/acclimate/bin/python install --no-cache-dir --no-compile --no-deps .
+# Bytecode of what the commands load, and of nothing else: much of torch nobody loads, and a container cannot write any.
+RUN cd / && /opt/acclimate/bin/acclimate train --tasks sinusoid --budget 0.02 --out /tmp/tried.safetensors \
+ && /opt/acclimate/bin/acclimate inspect /tmp/tried.safetensors && rm /tmp/tried.safetensors \
+ && /opt/acclimate/bin/python -c "import service.app, service.server, service.supervisor, service.worker, service.demo"
 
 FROM ${BASE}
 LABEL org.opencontainers.image.title="acclimate" \

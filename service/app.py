@@ -1,5 +1,6 @@
 """The composition root: settings in, application out. Nothing happens at import."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -27,6 +28,7 @@ from service.shards import lay_out, lay_out_shared, read_layout
 from service.store import STORES, Database, stored_tenants
 from service.streams import Streams
 from service.tenants import Tenants, folder_of, tenants_in
+from service.tracing import Tracer, open_tracer
 from service.uploading import Uploads
 
 
@@ -38,6 +40,7 @@ def create_app(
     crew: Crew | None = None,
     keys: KeyRing | None = None,
     open_streams: Callable[[str], Streams] | None = None,
+    tracer: Tracer | None = None,
 ) -> FastAPI:
     """Build the application.
 
@@ -49,16 +52,24 @@ def create_app(
         crew: The workers that the streams are divided among; ``None``: there is this one.
         keys: Who may ask; those of the settings and their data directory if left out.
         open_streams: Opens the streams of a tenant other than the default one; in the data directory if left out.
+        tracer: Where traces go; what the settings name if left out. Closed with the application's lifespan.
 
     Raises:
-        ConfigurationError: A model file or the data directory cannot be used.
+        ConfigurationError: A model file or the data directory cannot be used, or the extra for traces is missing.
     """
+    tracer = tracer or open_tracer(settings.otlp_endpoint)
     use_threads(settings.threads)
     keep_freed_memory()
     streams = make_streams(settings, clock) if streams is None else streams
     opened = open_streams or (lambda tenant: tenant_streams(settings, clock, tenant))
-    default = _context(settings, streams, crew, DEFAULT_TENANT)
-    tenants = Tenants(default, lambda tenant: _context(settings, opened(tenant), crew, tenant), settings)
+
+    def context_of(tenant: str, found: Streams) -> Context:
+        if tracer is not None:
+            found.trace(tracer)
+        return _context(settings, found, crew, tenant)
+
+    default = context_of(DEFAULT_TENANT, streams)
+    tenants = Tenants(default, lambda tenant: context_of(tenant, opened(tenant)), settings)
     guard = Guard(settings, keys or KeyRing(settings.data_dir, settings.bootstrap))
 
     @asynccontextmanager
@@ -68,6 +79,8 @@ def create_app(
             yield
         finally:
             await tenants.close()
+            if tracer is not None:
+                await asyncio.to_thread(tracer.close)
 
     app = HotFastAPI(
         tenants,
@@ -75,18 +88,21 @@ def create_app(
         streams.metrics,
         HOT_ENDPOINTS,
         crew,
+        tracer,
         title="acclimate",
         version=version("acclimate"),
         lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,
+        # FastAPI's own, which variables can switch on, repeats what clients have sent; ours is service.tracing.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.context = default
     app.state.tenants = tenants
     problems.register(app, methods_at)
     app.add_middleware(GuardMiddleware, guard=guard)
-    app.add_middleware(RequestMiddleware, metrics=streams.metrics)
+    app.add_middleware(RequestMiddleware, metrics=streams.metrics, tracer=tracer)
     for router in ROUTERS:
         app.include_router(router)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way

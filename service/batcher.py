@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any, Generic, TypeVar
 
 from service.errors import SaturatedError, UnavailableError
+from service.tracing import Stages
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -23,6 +24,9 @@ class Batcher(Generic[Item, Answer]):
     A tick takes at most one item of each key, so that the items of a key are worked on one after another in the order
     in which they came; keys take turns. Before a tick whatever has arrived is read, so that it comes along; nothing
     ever waits for what has not arrived. All methods belong to one event loop.
+
+    Attributes:
+        stages: Told how long items wait and are worked on; ``None``: nobody asks.
 
     Args:
         name: What it does, for errors.
@@ -58,6 +62,7 @@ class Batcher(Generic[Item, Answer]):
         self._closing = False
         self._task: asyncio.Task[None] | None = None
         self._item_seconds = 0.0
+        self.stages: Stages | None = None
 
     @property
     def waiting(self) -> int:
@@ -87,6 +92,8 @@ class Batcher(Generic[Item, Answer]):
                 retry_after_s=seconds,
             )
         future: asyncio.Future[Answer] = _Promise(loop=asyncio.get_running_loop())
+        if self.stages is not None:
+            self.stages.queued(future)
         key = object() if self._key is None else self._key(item)
         self._waiting.setdefault(key, deque()).append((item, future))
         self._count += 1
@@ -127,7 +134,11 @@ class Batcher(Generic[Item, Answer]):
                 await self._arrivals()
                 continue
             began = loop.time()
-            answers = await self._answer([item for item, _ in tick])
+            if self.stages is None:
+                answers = await self._answer([item for item, _ in tick])
+            else:
+                with self.stages.tick([future for _, future in tick]):
+                    answers = await self._answer([item for item, _ in tick])
             self._item_seconds = 0.9 * self._item_seconds + 0.1 * (loop.time() - began) / len(tick)
             for place, ((_, future), answer) in enumerate(zip(tick, answers, strict=True), start=1):
                 if isinstance(answer, Exception):

@@ -549,7 +549,7 @@ def doctor(
     doctor_command.run(data_dir, as_json=as_json)
 
 
-keys_app = typer.Typer(name="keys", help="API keys: create, list, revoke.", no_args_is_help=True)
+keys_app = typer.Typer(name="keys", help="API keys: create, list, revoke, and a first one.", no_args_is_help=True)
 app.add_typer(keys_app)
 
 
@@ -599,6 +599,14 @@ def revoke_key(
 ) -> None:
     """Make a key good for nothing; a running server hears of it within a second."""
     keys_command.revoke(data_dir, key)
+
+
+@keys_app.command("bootstrap")
+def bootstrap_key(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the key is, or shall be.")],
+) -> None:
+    """Draw an admin key for a first start into a file that its owner alone can read; leave one that is there."""
+    keys_command.bootstrap(file)
 
 
 def main() -> None:

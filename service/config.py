@@ -37,6 +37,11 @@ class Settings(BaseSettings):
         default=None, repr=False, description="a key that is admin of the tenant default, 16 characters at least"
     )
     bootstrap_key_file: Path | None = Field(default=None, description="file that holds the bootstrap key")
+    otlp_endpoint: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("ACCLIMATE_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        description="collector that traces are sent to, OTLP over HTTP (extra otel), such as http://127.0.0.1:4318",
+    )
     metrics_open: bool = Field(default=False, description="answer /metrics without a key, too")
     key_requests_per_second: Rate = Field(default=0, description="requests of a key, per second and worker; 0: any")
     key_bytes_per_second: Rate = Field(default=0, description="bytes of a key's requests, likewise; 0: any")

@@ -8,6 +8,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from contextvars import Context
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from service.errors import ServiceError
 from service.replay import Engines, Lease, bring_back
 from service.store import Done, Loaded, Operation, PutSnapshot, Refusal, Store, StreamRecord
 from service.threads import Threads
+from service.tracing import Tracer
 
 SAVE_STREAMS = 64
 """Snapshots written in one transaction."""
@@ -105,6 +107,10 @@ class HotStreams:
             queue_items_max=settings.queue_items_max,
             tick_items_max=settings.tick_items_max,
         )
+
+    def trace(self, tracer: Tracer) -> None:
+        """Tell of loads."""
+        self._loader.stages = tracer.stages("loading", "load")
 
     def start(self) -> None:
         """Begin to load streams when they are asked for; none is loaded ahead."""
@@ -366,7 +372,8 @@ class HotStreams:
         return answers
 
     def _spawn(self, work: Any) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        # In a context of its own: it belongs to no request, whoever has caused it.
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -23,6 +23,7 @@ from service.metrics import Metrics
 from service.middleware import RequestMiddleware
 from service.routes.context import check_stream, tenant_of
 from service.tenants import Tenants
+from service.tracing import Tracer
 
 Endpoint = Callable[..., Awaitable[Response]]
 """Takes ``service``, ``stream`` and ``request``."""
@@ -40,16 +41,23 @@ class HotPath:
         guard: Lets requests through.
         metrics: Told of requests.
         endpoints: By the end of the path.
+        tracer: Told of requests, too.
     """
 
     def __init__(
-        self, app: ASGIApp, tenants: Tenants, guard: Guard, metrics: Metrics, endpoints: Mapping[str, Endpoint]
+        self,
+        app: ASGIApp,
+        tenants: Tenants,
+        guard: Guard,
+        metrics: Metrics,
+        endpoints: Mapping[str, Endpoint],
+        tracer: Tracer | None = None,
     ) -> None:
         self._app = app
         self._tenants = tenants
         self._guard = guard
         self._endpoints = endpoints
-        self._own = RequestMiddleware(self._answer, metrics)
+        self._own = RequestMiddleware(self._answer, metrics, tracer)
         self._held = 0
         self._refusal_seconds = tenants.settings.refusal_seconds
 
@@ -109,11 +117,12 @@ class HotFastAPI(FastAPI):
         metrics: Metrics,
         endpoints: Mapping[str, Endpoint],
         crew: Crew | None,
+        tracer: Tracer | None = None,
         **described: Any,
     ) -> None:
         super().__init__(**described)
         self.framework: ASGIApp = super().__call__
-        self._front: ASGIApp = HotPath(self.framework, tenants, guard, metrics, endpoints)
+        self._front: ASGIApp = HotPath(self.framework, tenants, guard, metrics, endpoints, tracer)
         if crew is not None:
             self._front = Forwarder(self._front, crew)
 

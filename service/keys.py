@@ -114,6 +114,37 @@ def revoke_key(data_dir: Path, name: str, *, clock: Callable[[], float] = time.t
     return None
 
 
+def draw_bootstrap_key(file: Path) -> bool:
+    """Write a random key into a file that its owner alone can read, whole or not at all; false if it is there already.
+
+    Raises:
+        ConfigurationError: The file cannot be written.
+    """
+    new = file.with_name(f"{file.name}.{token_hex(4)}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
+        try:
+            with os.fdopen(descriptor, "w") as written:
+                written.write(f"{PREFIX}{BOOTSTRAP}_{token_urlsafe(32)}\n")
+                written.flush()
+                os.fsync(written.fileno())
+            return _linked(new, file)
+        finally:
+            new.unlink()
+    except OSError as error:
+        raise ConfigurationError(f"no key can be written to {file} ({error.strerror}): name another file") from error
+
+
+def _linked(new: Path, file: Path) -> bool:
+    """Give a file its name, never over one that somebody uses."""
+    try:
+        os.link(new, file)
+    except FileExistsError:
+        return False
+    return True
+
+
 @contextmanager
 def _changing(data_dir: Path) -> Iterator[list[Key]]:
     """The keys of a directory, to be changed by one process at a time, and replaced as a whole."""

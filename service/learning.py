@@ -16,6 +16,7 @@ from service.pending import Held, decode_held, scored
 from service.preparing import Prepared, Unlabelled, Work, prepare
 from service.store import Append, Done, Pend, Refusal, Store, StoredEvent
 from service.threads import Threads
+from service.tracing import Stages
 from service.types import Labelled, Learned
 from service.views import learned, nothing_new
 
@@ -41,6 +42,9 @@ Result = Learned | Done | Refusal
 
 class Learner:
     """Works on ticks of feedback and of rows to keep. A tick has at most one item of a stream.
+
+    Attributes:
+        stages: Told when a tick is computed; ``None``: nobody asks.
 
     Args:
         settings: Ids are known for ``retained_rows`` rows, predictions wait for ``pending_days`` for their labels.
@@ -70,6 +74,7 @@ class Learner:
         self._clock = clock
         self._pace = Pace()
         self._metrics = metrics
+        self.stages: Stages | None = None
         self._labels = {name: metrics.labels.labels(name) for name in ("learned", "duplicate", "unknown")}
         self._retained_rows = settings.retained_rows
         self._pending_seconds = settings.pending_days * DAY_SECONDS
@@ -97,6 +102,8 @@ class Learner:
             results = compute()
         else:
             results = await self._threads.learn(compute)
+        if self.stages is not None:
+            self.stages.stage("step")
         computed = [result for result in results if isinstance(result, _Computed)]
         committed: Sequence[Done | Refusal | Exception] = []
         if computed:

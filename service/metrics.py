@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -14,11 +14,17 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.core import Metric
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar, Sample
+
+from service.types import EventKind
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS = "application/openmetrics-text"
+OPENMETRICS_TYPE = f"{OPENMETRICS}; version=1.0.0; charset=utf-8"
 PREFIX = "acclimate"
 
 Stated = list[Any]
@@ -58,6 +64,8 @@ class Metrics:
         self.predictions = self._counter("predicted_rows", "Rows predicted", "by")
         self.labels = self._counter("labelled_rows", "Rows that came with labels", "outcome")
         self.events = self._counter("events", "Events of streams", "kind")
+        for kind in get_args(EventKind):  # from zero on: a rate does not see the step to a series' first value
+            self.events.labels(kind)
         self.learning = self._histogram("learning_tick", "CPU time of a tick that learns", SECONDS)
         self.learning_items = Histogram(
             f"{PREFIX}_learning_tick_streams", "Streams that a tick moves.", buckets=ITEMS, registry=registry
@@ -80,27 +88,41 @@ class Metrics:
         """A figure that is looked up when it is asked for, one for each value of a label."""
         self._registry.register(_LookedUp(f"{PREFIX}_{name}", help_text, values, label))
 
-    def request(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count an answered request."""
+    def request(self, route: str, method: str, status: int, seconds: float, trace_id: str | None = None) -> None:
+        """Count an answered request, and keep its trace as an example of how long such take."""
         key = (route, method, status)
         child = self._request_children.get(key)
         if child is None:
             child = self._request_children[key] = self.requests.labels(route, method, str(status))
-        child.observe(seconds)
+        if trace_id is None:
+            child.observe(seconds)
+        else:
+            child.observe(seconds, {"trace_id": trace_id})
 
     def stated(self) -> list[Stated]:
         """All of them as plain values."""
         return [
-            [found.name, found.documentation, found.type, [[s.name, s.labels, s.value] for s in found.samples]]
+            [found.name, found.documentation, found.type, [_stated(sample) for sample in found.samples]]
             for found in self._registry.collect()
         ]
 
 
-def exposition(groups: Iterable[tuple[Mapping[str, str], Stateds]]) -> bytes:
-    """Groups of metrics in Prometheus's text format, each metric in one piece; a group's labels are on its samples."""
+def _stated(sample: Sample) -> list[Any]:
+    plain = [sample.name, sample.labels, sample.value]
+    example = sample.exemplar
+    return plain if example is None else [*plain, [example.labels, example.value, example.timestamp]]
+
+
+def exposition(groups: Iterable[tuple[Mapping[str, str], Stateds]], *, openmetrics: bool = False) -> bytes:
+    """Groups of metrics, each metric in one piece; a group's labels are on its samples.
+
+    Args:
+        groups: Labels, and what has them.
+        openmetrics: In that format, which has exemplars, and not in Prometheus's own.
+    """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Gathered(list(groups)))
-    return generate_latest(registry)
+    return generate_openmetrics(registry) if openmetrics else generate_latest(registry)
 
 
 class _Gathered(Collector):
@@ -113,8 +135,9 @@ class _Gathered(Collector):
         for own, stated in self._groups:
             for name, help_text, kind, samples in stated:
                 metric = found.setdefault(name, Metric(name, help_text, kind))
-                for sample, labels, value in samples:
-                    metric.add_sample(sample, {**labels, **own}, value)
+                for sample, labels, value, *example in samples:
+                    exemplar = Exemplar(*example[0]) if example else None
+                    metric.add_sample(sample, {**labels, **own}, value, exemplar=exemplar)
         yield from found.values()
 
 

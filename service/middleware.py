@@ -13,6 +13,7 @@ from service.logs import REQUEST_ID
 from service.metrics import Metrics
 from service.problems import problem
 from service.schemas import is_id
+from service.tracing import CURRENT, Tracer
 
 _QUIET = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 _CLIENT_CLOSED = 499
@@ -23,9 +24,10 @@ _draw = Random()  # noqa: S311 - an id tells requests apart and opens nothing; t
 class RequestMiddleware:
     """Gives each request an id (the client's ``X-Request-Id`` if it is one), answers with it, logs and counts it."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracer: Tracer | None = None) -> None:
         self.app = app
         self._metrics = metrics
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; anything unforeseen becomes a 500 that says nothing about the inside."""
@@ -44,6 +46,9 @@ class RequestMiddleware:
             await send(message)
 
         token = REQUEST_ID.set(request_id)
+        traced = None
+        if self._tracer is not None and scope["path"] not in _QUIET:
+            traced = self._tracer.request(scope, request_id)
         try:
             await self.app(scope, receive, send_with_id)
         except ClientDisconnect:
@@ -57,7 +62,13 @@ class RequestMiddleware:
         finally:
             if scope["path"] not in _QUIET:
                 seconds, subject = time.perf_counter() - started, _subject(scope)
-                self._metrics.request(subject["route"], subject["method"], status, seconds)
+                if traced is None:
+                    self._metrics.request(subject["route"], subject["method"], status, seconds)
+                else:
+                    CURRENT.set(())
+                    traced.end(subject["route"], status, subject.get("stream"))
+                    self._metrics.request(subject["route"], subject["method"], status, seconds, traced.id)
+                    subject["trace_id"] = traced.id
                 _log.info("request", status=status, duration_ms=round(seconds * 1e3, 2), **subject)
             REQUEST_ID.reset(token)
 

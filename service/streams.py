@@ -42,7 +42,9 @@ from service.store import (
     StreamRecord,
     UploadPart,
 )
+from service.telling import log_event
 from service.threads import Threads
+from service.tracing import Tracer
 from service.types import Event, Labelled, Learned, ModelInfo, Overview, Predicted, Row, StreamInfo
 from service.views import FRESH, event_of, info_of
 from service.webhooks import Calls, Webhooks
@@ -106,11 +108,12 @@ class Streams:
             "the store", self._write, queue_items_max=queue_items_max, tick_items_max=tick_items_max
         )
         self._hot = HotStreams(settings, store, self._writer, self._engines, threads=self._threads, clock=clock)
+        self._learning = Learner(
+            settings, store, self._writer, self._hot, threads=self._threads, clock=clock, metrics=self.metrics
+        )
         self._learner: Batcher[Work, Result] = Batcher(
             "learning",
-            Learner(
-                settings, store, self._writer, self._hot, threads=self._threads, clock=clock, metrics=self.metrics
-            ).work,
+            self._learning.work,
             queue_items_max=queue_items_max,
             tick_items_max=tick_items_max,
             tick_weight_max=settings.batch_rows_max,
@@ -143,11 +146,19 @@ class Streams:
             store, self._registry, self._activation, self.bells, self.webhooks, threads=self._threads
         )
         self.metrics.gauge("queue_requests", "Requests that wait", self._waiting, "queue")
+        self.metrics.gauge("queue_requests_max", "Requests that may wait", self._room, "queue")
         self.metrics.gauge("streams", "Streams in memory", lambda: {"hot": float(len(self._hot))}, "state")
         self.watch = Watch(store, self.metrics, lambda: len(self._hot), threads=self._threads, clock=clock)
         self._late = LatePredictor(
             settings, store, self._hot, self._predictor, self._learner, threads=self._threads, clock=clock
         )
+
+    def trace(self, tracer: Tracer) -> None:
+        """Tell what requests wait for; before the start."""
+        self._learner.stages = self._learning.stages = tracer.stages("learning", "learn")
+        self._predictor.stages = tracer.stages("predictions", "predict")
+        self._writer.stages = tracer.stages("store", "commit")
+        self._hot.trace(tracer)
 
     async def start(self) -> None:
         """Begin to serve. Streams are loaded when they are first asked for, however many there are."""
@@ -506,6 +517,9 @@ class Streams:
             "store": float(self._writer.waiting),
         }
 
+    def _room(self) -> dict[str, float]:
+        return dict.fromkeys(self._waiting(), float(self._settings.queue_items_max))
+
     def _check_ready(self) -> None:
         if not self._ready:
             raise UnavailableError("The service is starting or stopping: repeat the request in a second.")
@@ -568,6 +582,7 @@ class Streams:
                 self.bells.ring(answer.record.stream)
                 for event in answer.events:
                     self.metrics.events.labels(event.kind).inc()
+                    log_event(answer.record.stream, answer.record.rows_seen, event)
         answers = iter(found)
         return [[next(answers) for _ in group] for group in groups]
 

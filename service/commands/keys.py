@@ -1,4 +1,4 @@
-"""``acclimate keys``: create, list and revoke API keys; a running server hears of it within a second."""
+"""``acclimate keys``: create, list, revoke API keys, draw a first one; a running server hears of it within a second."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,7 +8,7 @@ import orjson
 from rich.table import Table
 
 from service.commands.console import NARROW, CommandError, out
-from service.keys import FILE, Key, Scope, create_key, read_keys, revoke_key
+from service.keys import FILE, Key, Scope, create_key, draw_bootstrap_key, read_keys, revoke_key
 from service.schemas import ID_RULE, is_id
 
 TENANT_CHARS_MAX = 64
@@ -46,6 +46,15 @@ def create(
     out.print(whole, soft_wrap=True, markup=False)
     out.print(f"key {key.id} of tenant {tenant}, scope {scope}: shown this once, kept hashed in {data_dir / FILE}")
     out.print(f"send it as: Authorization: Bearer {whole[:8]}…", markup=False)
+
+
+def bootstrap(file: Path) -> None:
+    """Draw a key for ``ACCLIMATE_BOOTSTRAP_KEY_FILE``, unless there is one. Raises ConfigurationError."""
+    drawn = draw_bootstrap_key(file)
+    out.print(
+        f"{'drew a bootstrap key:' if drawn else 'there is a bootstrap key:'} cat {file}", soft_wrap=True, markup=False
+    )
+    out.print(f"serve with it: ACCLIMATE_BOOTSTRAP_KEY_FILE={file}", soft_wrap=True, markup=False)
 
 
 def show(data_dir: Path, *, as_json: bool) -> None:

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from service.keys import DEFAULT_TENANT
-from service.metrics import MEDIA_TYPE, exposition
+from service.metrics import MEDIA_TYPE, OPENMETRICS, OPENMETRICS_TYPE, exposition
 from service.routes.context import residents, tenant_of
 
 router = APIRouter(tags=["health"])
@@ -14,10 +14,13 @@ router = APIRouter(tags=["health"])
     "/metrics",
     summary="Counters and times, for Prometheus",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {kind: {"schema": {"type": "string"}} for kind in ("text/plain", OPENMETRICS)}}},
 )
 async def metrics(request: Request) -> Response:
-    """Of all workers; a stream never is a label. The tenant default sees all tenants, the others themselves."""
+    """Of all workers; a stream never is a label. The tenant default sees all tenants, the others themselves.
+
+    In Prometheus's text format, or in OpenMetrics where the request accepts it: that has traces as exemplars.
+    """
     asking, contexts = tenant_of(request.scope), residents(request).contexts
     seen = {name: context for name, context in contexts.items() if asking in {DEFAULT_TENANT, name}}
     groups = []
@@ -27,4 +30,5 @@ async def metrics(request: Request) -> Response:
         labels = {"tenant": tenant} if len(seen) > 1 else {}
         for number, stated in enumerate(workers):
             groups.append((labels | ({"worker": str(number)} if len(workers) > 1 else {}), stated))
-    return Response(exposition(groups), media_type=MEDIA_TYPE)
+    wanted = OPENMETRICS in request.headers.get("accept", "")
+    return Response(exposition(groups, openmetrics=wanted), media_type=OPENMETRICS_TYPE if wanted else MEDIA_TYPE)

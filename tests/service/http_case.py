@@ -18,6 +18,7 @@ from service.keys import KeyRing
 from service.problems import is_open
 from service.store import MemoryStore
 from service.streams import Streams
+from service.tracing import Tracer
 from tests.models.examples import small_model
 
 P = ParamSpec("P")
@@ -58,6 +59,7 @@ async def serving(
     *,
     store: MemoryStore | None = None,
     keys: KeyRing | None = None,
+    tracer: Tracer | None = None,
     **given: Any,
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Streams]]:
     """An application over memory stores, started, and a client that talks to it without a network."""
@@ -67,7 +69,7 @@ async def serving(
     def of_tenant(_tenant: str) -> Streams:
         return Streams(settings, MemoryStore(), small_models(), lambda: NOW, main=False)
 
-    app = create_app(settings, streams=made, keys=keys, open_streams=of_tenant)
+    app = create_app(settings, streams=made, keys=keys, open_streams=of_tenant, tracer=tracer)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),

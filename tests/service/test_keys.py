@@ -13,7 +13,7 @@ from service.cli import app
 from service.config import Settings, load_settings
 from service.errors import ConfigurationError, ForbiddenError, SaturatedError, UnauthorizedError
 from service.guard import Guard
-from service.keys import FILE, SCOPES, KeyRing, create_key, has_keys, read_keys, revoke_key
+from service.keys import FILE, SCOPES, KeyRing, create_key, draw_bootstrap_key, has_keys, read_keys, revoke_key
 from service.keys import Scope as KeyScope
 from service.routes.context import TENANT
 from service.scopes import SCOPE_OF, scope_of
@@ -283,3 +283,30 @@ def test_keys_are_made_listed_and_revoked_from_the_terminal(command: Any, tmp_pa
         assert command("create", "--tenant", bad, "--scope", "admin").exit_code == 1
     assert command("create", "--tenant", "a", "--scope", "root").exit_code == 2
     assert len(read_keys(tmp_path / FILE)) == 2
+
+
+def test_a_first_key_is_drawn_once(tmp_path: Path) -> None:
+    """Readable by its owner alone, good for the server that is told of the file, and never replaced."""
+    file = tmp_path / "data/bootstrap.key"
+    first = CliRunner().invoke(app, ["keys", "bootstrap", str(file)], env={"COLUMNS": "200"})
+    assert first.exit_code == 0
+    assert file.stat().st_mode & 0o777 == 0o600
+    drawn = file.read_text().strip()
+    assert drawn not in first.stdout
+    assert f"cat {file}" in first.stdout
+    assert CliRunner().invoke(app, ["keys", "bootstrap", str(file)]).exit_code == 0
+    assert file.read_text().strip() == drawn
+    assert [each.name for each in file.parent.iterdir()] == [file.name]
+    settings = Settings(bootstrap_key_file=file, data_dir=tmp_path)
+    assert KeyRing(tmp_path, settings.bootstrap).key_of(drawn) is not None
+    assert draw_bootstrap_key(tmp_path / "other")
+    assert (tmp_path / "other").read_text().strip() != drawn
+
+
+def test_a_key_that_cannot_be_drawn_says_where(tmp_path: Path) -> None:
+    """A folder that is a file."""
+    (tmp_path / "file").write_text("")
+    refused = CliRunner().invoke(app, ["keys", "bootstrap", str(tmp_path / "file/key")], env={"COLUMNS": "200"})
+    assert refused.exit_code == 1
+    assert refused.stderr.count("\n") == 1
+    assert str(tmp_path / "file/key") in refused.stderr

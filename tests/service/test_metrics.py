@@ -6,10 +6,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.metrics import Metrics
+from service.metrics import Metrics, exposition
 from tests.service.crew_case import crew_of, names_of
 from tests.service.http_case import run_async, serving
 
@@ -79,6 +80,18 @@ async def test_workers_are_told_apart_in_one_answer() -> None:
         for number in ("0", "1"):
             assert value(text, "labelled_rows_total", outcome="learned", worker=number) == 2
         assert text.count("# TYPE acclimate_events_total counter") == 1
+
+
+def test_a_trace_stays_with_its_request_from_worker_to_worker() -> None:
+    """As JSON carries it; OpenMetrics shows it beside the bucket that the request fell into."""
+    metrics = Metrics()
+    metrics.request("/v1/x", "GET", 200, 0.003, "4bf92f3577b34da6a3ce929d0e0e4736")
+    stated = orjson.loads(orjson.dumps(metrics.stated()))
+    lines = exposition([({"worker": "1"}, stated)], openmetrics=True).decode().splitlines()
+    (line,) = (line for line in lines if "trace_id" in line)
+    assert 'le="0.005"' in line
+    assert '1.0 # {trace_id="4bf92f3577b34da6a3ce929d0e0e4736"} 0.003 ' in line
+    assert lines[-1] == "# EOF"
 
 
 def test_every_metric_is_documented() -> None:
