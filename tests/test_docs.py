@@ -50,6 +50,16 @@ def test_make_targets_named_exist(document: Path) -> None:
     assert named <= targets
 
 
+def test_the_index_and_the_site_lead_to_every_page() -> None:
+    """No page of docs/ is without a link from docs/README.md and a place in the site's menu, decisions aside."""
+    index, site = (ROOT / "docs/README.md").read_text("utf-8"), (ROOT / "mkdocs.yml").read_text("utf-8")
+    pages = {
+        str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md") if page.parent.name != "adr"
+    }
+    assert sorted(page for page in pages - {"README.md"} if f"]({page})" not in index) == []
+    assert sorted(page for page in pages if f"{page}\n" not in site) == []
+
+
 def test_folders_of_the_map_exist() -> None:
     """The README's map shows the house as it is."""
     folders = re.findall(r"^\| `([a-z]+/)` \|", README, re.MULTILINE)
