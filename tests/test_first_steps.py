@@ -1,6 +1,7 @@
 """The README's five commands, from a CSV to served predictions, as they stand there."""
 
 import csv
+import json
 import random
 import re
 from pathlib import Path
@@ -59,9 +60,12 @@ def test_the_readme_s_five_commands_serve_predictions(tmp_path: Path, monkeypatc
     assert "adapted" in acclimate(evaluate[1:])
     assert (tmp_path / "rides.png").is_file()
     with serving(serve[2:], data_dir=tmp_path / "acclimate-data") as server:
-        told = acclimate([word.replace("http://127.0.0.1:8000", server.url) for word in replay[1:]])
+        played = [word.replace("http://127.0.0.1:8000", server.url) for word in replay[1:]]
+        told = acclimate([*played, "--json", "played.json"])
         frozen, adapted = (float(value) for value in re.findall(r"frozen start (\S+) → adapted ([\d.]+)", told)[0])
         assert adapted < frozen
+        results = json.loads((tmp_path / "played.json").read_text("utf-8"))["results"]
+        assert [each["score"] for each in results] == pytest.approx([frozen, adapted], rel=1e-3)
         method, url, body = ask[2], ask[3].replace("localhost:8000", server.url), ask[ask.index("-d") + 1]
         answer = httpx.request(method, url, content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 200, answer.text

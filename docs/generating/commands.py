@@ -9,12 +9,17 @@ import typer
 
 from docs.generating.text import page, table
 from service.cli import app
+from service.commands.examples import EXAMPLES
 from service.config import PREFIX
 
 KINDS = {str: "TEXT", int: "N", float: "N", Path: "FILE"}
 INTRODUCTION = """\
 `acclimate COMMAND --help` prints the same. Exit codes: 0 done, 1 failed, with one line on standard error that says
 what and what to do, 2 wrong usage. Results go to standard output, progress and errors to standard error.
+
+`acclimate --install-completion` sets up completion of commands and options for bash, zsh, fish or PowerShell;
+`--show-completion` prints what it would set up. `--json` is there wherever a table is printed: a flag that prints JSON
+instead, or a file for the figures of `train`, `evaluate` and `replay`.
 """
 
 
@@ -41,8 +46,11 @@ def _command(words: str, command: Any) -> str:
     parts = [f"## {words}", f"```text\n{usage}\n```", _plain(command.help or "")]
     parts += [f"`{each.metavar or each.name.upper()}`: {_plain(each.help or '')}" for each in arguments]
     parts.append(_options(command))
-    epilog = _plain(command.epilog or "")
-    parts.append("All others: [settings](settings.md)." if PREFIX in epilog else epilog)
+    epilog = _plain(command.epilog or "").split("\n\n")
+    if any(PREFIX in paragraph for paragraph in epilog):
+        parts.append("All others: [settings](settings.md).")
+    stated = EXAMPLES[words.removeprefix("acclimate ")]
+    parts.append("```sh\n" + "\n".join(stated) + "\n```")
     return "\n\n".join(part for part in parts if part)
 
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import orjson
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -36,6 +38,27 @@ def progress_bar(unit: str = "rows") -> Iterator[Progress]:
     )
     with Progress(*columns, console=err, transient=True) as bar:
         yield bar
+
+
+def in_a_folder(file: Path | None) -> None:
+    """Before the work: that a file which is written after it has a folder. Raises CommandError."""
+    if file is not None and not file.resolve().parent.is_dir():
+        raise CommandError(f"{file}: there is no such folder; make it first")
+
+
+def write_json(file: Path | None, body: Any) -> None:
+    """Write figures where ``--json`` asks for them; None writes nothing.
+
+    Raises:
+        CommandError: The file cannot be written.
+    """
+    if file is None:
+        return
+    try:
+        file.write_bytes(orjson.dumps(body, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY))
+    except OSError as error:
+        raise CommandError(f"{file}: cannot be written ({error.strerror}); choose another --json") from None
+    out.print(f"wrote {file}", soft_wrap=True)
 
 
 def score_grid(task: str, scores: Sequence[Scores], title: str, caption: str, *, best_first: bool = False) -> Grid:

@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import orjson
-
 from models import AFTER_ALARM_ROWS, Evaluation, Model, Table, evaluate, river_installed
-from service.commands.console import CommandError, alarm_lines, number, out, progress_bar, score_grid
+from service.commands.console import alarm_lines, in_a_folder, number, out, progress_bar, score_grid, write_json
 from service.commands.data import select
 from service.commands.plot import plot
 
@@ -32,8 +30,7 @@ def run(
         CommandError: A file cannot be written.
     """
     for file in (json_file, plot_file):
-        if file is not None and not file.resolve().parent.is_dir():
-            raise CommandError(f"{file}: there is no such folder; make it first")
+        in_a_folder(file)
     scored, part = select(table, rows, streams)
     with progress_bar() as bar:
         tasks = {}
@@ -66,13 +63,7 @@ def run(
         out.print(line)
     frozen, adapted = evaluation.scores[0], evaluation.scores[-1]
     out.print(f"frozen start {number(frozen.score)} → adapted {number(adapted.score)}")
-    if json_file is not None:
-        body = {"model": model.spec.name, "part": part, **evaluation.as_dict()}
-        try:
-            json_file.write_bytes(orjson.dumps(body, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY))
-        except OSError as error:
-            raise CommandError(f"{json_file}: cannot be written ({error.strerror}); choose another --json") from None
-        out.print(f"wrote {json_file}", soft_wrap=True)
+    write_json(json_file, {"model": model.spec.name, "part": part, **evaluation.as_dict()})
     if plot_file is not None:
         plot(evaluation, plot_file, title, detail)
         out.print(f"wrote {plot_file}", soft_wrap=True)
