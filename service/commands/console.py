@@ -8,10 +8,18 @@ from typing import Any
 import orjson
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table as Grid
 
-from models import Alarm, Scores
+from models import Alarm, EvaluationProgress, Scores
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -38,6 +46,18 @@ def progress_bar(unit: str = "rows") -> Iterator[Progress]:
     )
     with Progress(*columns, console=err, transient=True) as bar:
         yield bar
+
+
+def following(bar: Progress, rows: int) -> EvaluationProgress:
+    """What shows each contender of an evaluation on a line of its own, from when it begins."""
+    tasks: dict[str, TaskID] = {}
+
+    def follow(name: str, done: int) -> None:
+        if name not in tasks:
+            tasks[name] = bar.add_task(name, total=rows)
+        bar.update(tasks[name], completed=done)
+
+    return follow
 
 
 def in_a_folder(file: Path | None) -> None:

@@ -3,7 +3,16 @@
 from pathlib import Path
 
 from models import AFTER_ALARM_ROWS, Evaluation, Model, Table, evaluate, river_installed
-from service.commands.console import alarm_lines, in_a_folder, number, out, progress_bar, score_grid, write_json
+from service.commands.console import (
+    alarm_lines,
+    following,
+    in_a_folder,
+    number,
+    out,
+    progress_bar,
+    score_grid,
+    write_json,
+)
 from service.commands.data import select
 from service.commands.plot import plot
 
@@ -33,13 +42,6 @@ def run(
         in_a_folder(file)
     scored, part = select(table, rows, streams)
     with progress_bar() as bar:
-        tasks = {}
-
-        def follow(name: str, done: int) -> None:
-            if name not in tasks:
-                tasks[name] = bar.add_task(name, total=table.rows)
-            bar.update(tasks[name], completed=done)
-
         evaluation = evaluate(
             model,
             table,
@@ -50,7 +52,7 @@ def run(
             river=compare and river_installed(),
             seed=seed,
             device=device,
-            progress=follow,
+            progress=following(bar, table.rows),
         )
     title = f"{model.spec.name} on {table.name}" + (f" ({part})" if part else "")
     detail = f"batch {batch}, label delay {delay} rows, {len(table.stream_names)} streams"
