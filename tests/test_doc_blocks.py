@@ -37,6 +37,7 @@ SKIPPED: Mapping[str, str] = {
     "acclimate evaluate": "tests/test_first_steps.py runs it",
     "acclimate replay": "tests/test_first_steps.py runs it",
     "acclimate reshard": "wants a stopped server; tests/service/test_reshard.py runs it",
+    "acclimate migrate-store": "wants a database; tests/service/test_migrate.py runs it",
     "acclimate keys revoke": "the key's id is an example",
     "curl -X POST localhost:8000/v1/webhooks": "asks a name server about the host; tests/service/test_webhooks.py",
 }
