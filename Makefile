@@ -19,7 +19,7 @@ IMAGE ?= acclimate
 CONTAINER ?= $(shell command -v docker || command -v podman)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check demo models benchmark tabular sinusoid omniglot switching detection recurring virtual-drift metatrain-speed engine-rate http-rate upload-rate workers many-streams latency overload audit crash model-test damage loadtest bench image image-test clean
+.PHONY: help serve test check demo docs reference pictures models benchmark tabular sinusoid omniglot switching detection recurring virtual-drift metatrain-speed engine-rate http-rate upload-rate workers many-streams latency overload audit crash model-test damage loadtest bench image image-test clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r t d; do printf '%-15s %s\n' "$$t" "$$d"; done
@@ -52,6 +52,17 @@ check: $(VENV)/.installed-dev ## lint, format, types, direction of imports
 
 demo: $(VENV)/.installed ## adaptation to drift, end to end, in a minute
 	@$(PY) -m service.demo $(ARGS)
+
+reference: $(VENV)/.installed ## write the pages of docs/reference anew, from the code
+	@$(PY) -m docs.generate $(ARGS)
+
+docs: $(VENV)/.installed ## build the site of the documentation into build/site
+	@$(PIP) -c constraints.txt -e '.[docs]'
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet $(ARGS)
+	@echo "build/site/index.html"
+
+pictures: $(VENV)/.installed ## draw the pictures of docs/concepts.md anew
+	@for each in docs/pictures/[a-z]*.py; do $(PY) -m docs.pictures.$$(basename $$each .py) || exit 1; done
 
 # DATA is a folder with all twelve stations (beijing_pm25.csv.gz); only the five of the demo ship with the project.
 models: $(VENV)/.installed ## train the shipped models anew; DATA=folder with beijing_pm25.csv.gz

@@ -12,7 +12,7 @@ from models.continuing import Continued, bundle_checksum, continue_training
 from models.detectors import DETECTORS
 from models.engine import Engine, Feedback, Tick, Watched
 from models.errors import BundleError, DataError, InputError, ModelsError, SnapshotError, TrainingError
-from models.evaluation import Evaluation, evaluate
+from models.evaluation import Evaluation, EvaluationProgress, evaluate
 from models.journal import Journal, fingerprint
 from models.learners import LEARNERS, Learner
 from models.lockstep import events
@@ -86,6 +86,7 @@ __all__ = [
     "Engine",
     "Episode",
     "Evaluation",
+    "EvaluationProgress",
     "Expert",
     "Feature",
     "Feedback",

@@ -28,6 +28,7 @@ from service.commands import serve as serve_command
 from service.commands import train as train_command
 from service.commands.console import CommandError, err
 from service.commands.data import table_for_model, table_for_served
+from service.commands.examples import examples
 from service.errors import ConfigurationError, ServiceError
 from service.playback import PlaybackError, describe_model
 from service.schemas import ID_PATTERN
@@ -57,7 +58,6 @@ app = typer.Typer(
     cls=_Commands,
     help="Online adaptation: a meta-trained start, adapted per client stream as labels arrive.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -140,10 +140,12 @@ Stated = Annotated[
         envvar="ACCLIMATE_STORE", metavar="URL", help="The database that streams are kept in (default: the directory)."
     ),
 ]
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write all figures as JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 
 
-@app.command()
+@app.command(epilog=examples("train"))
 def train(  # typer reads the help from the declarations
     data: Annotated[
         list[Path] | None,
@@ -230,6 +232,7 @@ def train(  # typer reads the help from the declarations
     force: Annotated[
         bool, typer.Option("--force", help="With --continue: write it even if it is not better (default: off).")
     ] = False,
+    json: JsonFile = None,
 ) -> None:
     """Meta-train on data or on a task family, and write one bundle. Ctrl-C leaves the best so far."""
     _one_of(("--data", data), ("--tasks", tasks))
@@ -271,7 +274,7 @@ def train(  # typer reads the help from the declarations
             raise typer.BadParameter("lagged targets and algorithm stay as they are in the model of --continue")
         improve_command.run(
             parent, [*data, *(more or [])], settings, out, delay=delay, stream_column=stream_column,
-            time_column=time_column, rows=rows, streams=streams, resume=resume, force=force,
+            time_column=time_column, rows=rows, streams=streams, resume=resume, force=force, json_file=json,
         )  # fmt: skip
         return
     if tasks is not None:
@@ -279,7 +282,7 @@ def train(  # typer reads the help from the declarations
             raise typer.BadParameter("--classes open takes labels from rows; state it with --data")
         if search:
             raise typer.BadParameter("--search chooses by held-out rows; state it with --data")
-        train_command.run_tasks(tasks, settings, out, resume=resume)
+        train_command.run_tasks(tasks, settings, out, resume=resume, json_file=json)
         return
     if data is None or target is None:
         raise typer.BadParameter("state --data FILE and --target COLUMN, or --tasks FAMILY")
@@ -294,10 +297,11 @@ def train(  # typer reads the help from the declarations
         rows=rows,
         streams=streams,
         resume=resume,
+        json_file=json,
     )
 
 
-@app.command()
+@app.command(epilog=examples("evaluate"))
 def evaluate(
     model: Bundle,
     data: Files,
@@ -316,7 +320,7 @@ def evaluate(
     ] = False,
     seed: Seed = 0,
     device: Device = "cpu",
-    json: Annotated[Path | None, typer.Option(metavar="OUT", help="Write all figures as JSON.")] = None,
+    json: JsonFile = None,
     plot: Annotated[
         Path | None, typer.Option(metavar="OUT.png", help="Plot rolling scores, drift alarms and calibration.")
     ] = None,
@@ -340,7 +344,7 @@ def evaluate(
     )
 
 
-@app.command(epilog=serve_command.settings_help())
+@app.command(epilog=examples("serve", serve_command.settings_help()))
 def serve(
     host: Annotated[
         str | None,
@@ -421,7 +425,7 @@ def serve(
         raise typer.Exit(code)
 
 
-@app.command()
+@app.command(epilog=examples("replay"))
 def replay(
     data: Files,
     url: Annotated[str, typer.Option(metavar="URL", help="A running server, as http://127.0.0.1:8000.")],
@@ -439,21 +443,24 @@ def replay(
     ] = None,
     stream_column: StreamColumn = None,
     time_column: TimeColumn = None,
+    json: JsonFile = None,
 ) -> None:
     """Play a data file into a running server; the same score as evaluate, against the frozen start."""
     _one_of(("--score-rows", score_rows), ("--score-streams", score_streams))
     served = describe_model(url, model)
     table = table_for_served(served, [*data, *(more or [])], target, stream_column, time_column)
-    replay_command.run(url, served, table, batch=batch, delay=delay, rate=rate, rows=score_rows, streams=score_streams)
+    replay_command.run(
+        url, served, table, batch=batch, delay=delay, rate=rate, rows=score_rows, streams=score_streams, json_file=json
+    )
 
 
-@app.command()
-def inspect(model: Bundle) -> None:
+@app.command(epilog=examples("inspect"))
+def inspect(model: Bundle, as_json: AsJson = False) -> None:
     """Show what a bundle holds: task, features, experts, detector, provenance, tensors."""
-    inspect_command.run(read_bundle(model))
+    inspect_command.run(read_bundle(model), as_json=as_json)
 
 
-@app.command()
+@app.command(epilog=examples("reshard"))
 def reshard(
     shards: Annotated[int, typer.Option(min=1, max=256, metavar="M", help="Shards, and so workers, from now on.")],
     data_dir: Annotated[
@@ -465,7 +472,7 @@ def reshard(
     reshard_command.run(data_dir, shards)
 
 
-@app.command()
+@app.command(epilog=examples("export"))
 def export(
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="Model whose streams' rows to write (default: the only one).")
@@ -495,10 +502,9 @@ def export(
 DataDir = Annotated[
     Path, typer.Option(envvar="ACCLIMATE_DATA_DIR", show_envvar=True, metavar="DIR", help="Directory of the store.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@app.command("migrate-store")
+@app.command("migrate-store", epilog=examples("migrate-store"))
 def migrate_store(
     to: Annotated[
         str | None,
@@ -514,7 +520,7 @@ def migrate_store(
     migrate_command.run(data_dir, to)
 
 
-@app.command()
+@app.command(epilog=examples("backup"))
 def backup(
     to: Annotated[Path, typer.Option(metavar="FOLDER", help="New folder for the copy.")],
     data_dir: DataDir = Path("acclimate-data"),
@@ -523,7 +529,7 @@ def backup(
     backup_command.backup(data_dir, to)
 
 
-@app.command()
+@app.command(epilog=examples("restore"))
 def restore(
     source: Annotated[Path, typer.Option("--from", metavar="FOLDER", help="What backup has made.")],
     data_dir: DataDir = Path("acclimate-data"),
@@ -532,13 +538,13 @@ def restore(
     backup_command.restore(source, data_dir)
 
 
-@app.command()
+@app.command(epilog=examples("fsck"))
 def fsck(data_dir: DataDir = Path("acclimate-data"), store: Stated = None, as_json: AsJson = False) -> None:
     """Check that all that is stored is what was written; the server may be running or stopped."""
     fsck_command.run(data_dir, as_json=as_json, store=store)
 
 
-@app.command()
+@app.command(epilog=examples("doctor"))
 def doctor(
     data_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Directory of the store (default: that of serve).")
@@ -561,7 +567,7 @@ class KeyScope(StrEnum):
     admin = "admin"
 
 
-@keys_app.command("create")
+@keys_app.command("create", epilog=examples("keys create"))
 def create_key(
     tenant: Annotated[str, typer.Option(metavar="T", help="Whose streams it reaches; a new name is a new tenant.")],
     scope: Annotated[KeyScope, typer.Option(help="predict reads, feedback also teaches, admin does everything.")],
@@ -587,13 +593,13 @@ def create_key(
     )
 
 
-@keys_app.command("list")
+@keys_app.command("list", epilog=examples("keys list"))
 def list_keys(data_dir: DataDir = Path("acclimate-data"), as_json: AsJson = False) -> None:
     """List all keys, without what is secret."""
     keys_command.show(data_dir, as_json=as_json)
 
 
-@keys_app.command("revoke")
+@keys_app.command("revoke", epilog=examples("keys revoke"))
 def revoke_key(
     key: Annotated[str, typer.Argument(metavar="ID", help="The key's id.")], data_dir: DataDir = Path("acclimate-data")
 ) -> None:

@@ -20,7 +20,7 @@ import typer
 from rich.table import Table as Grid
 
 from models import Evaluation, ModelsError, Scores, evaluate, read_bundle, summarise_streams
-from service.commands.console import alarm_lines, err, number, out, progress_bar
+from service.commands.console import alarm_lines, err, following, number, out, progress_bar
 from service.commands.data import table_for_model
 from service.playback import PlaybackError, Played, describe_model, play
 
@@ -62,14 +62,8 @@ def run(
                 address, served, named, batch=batch, progress=lambda rows: bar.update(replayed, completed=rows)
             )
         with progress_bar() as bar:
-            tasks = {name: bar.add_task(name, total=table.rows) for name in ("adapted", "online SGD")}
-            evaluation = evaluate(
-                spec,
-                table,
-                batch=batch,
-                compare=True,
-                progress=lambda name, rows: bar.update(tasks[name], completed=rows),
-            )
+            follow = following(bar, table.rows)
+            evaluation = evaluate(spec, table, batch=batch, compare=True, progress=follow)
     except (ModelsError, PlaybackError) as error:
         err.print(f"demo: {error}", soft_wrap=True, markup=False)
         raise typer.Exit(1) from None

@@ -25,7 +25,13 @@ ROOT = Path(__file__).parents[1]
 PROTOCOL = (ROOT / "docs/open-inference-protocol.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "data/README.md"]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "README.zh.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    ROOT / "data/README.md",
+]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -44,11 +50,35 @@ def test_make_targets_named_exist(document: Path) -> None:
     assert named <= targets
 
 
+def test_the_index_and_the_site_lead_to_every_page() -> None:
+    """No page of docs/ is without a link from docs/README.md and a place in the site's menu, decisions aside."""
+    index, site = (ROOT / "docs/README.md").read_text("utf-8"), (ROOT / "mkdocs.yml").read_text("utf-8")
+    pages = {
+        str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md") if page.parent.name != "adr"
+    }
+    assert sorted(page for page in pages - {"README.md"} if f"]({page})" not in index) == []
+    assert sorted(page for page in pages if f"{page}\n" not in site) == []
+
+
 def test_folders_of_the_map_exist() -> None:
     """The README's map shows the house as it is."""
     folders = re.findall(r"^\| `([a-z]+/)` \|", README, re.MULTILINE)
     assert folders
     assert [folder for folder in folders if not (ROOT / folder).is_dir()] == []
+
+
+def test_both_readmes_have_the_same_code() -> None:
+    """The Chinese README says the same in other words: the same blocks and figures; each leads to the other."""
+    chinese = (ROOT / "README.zh.md").read_text("utf-8")
+    blocks = re.compile(r"(?ms)^```.*?^```$")
+    strip = re.compile(r"(?m) +#.*$")  # what is remarked on commands may be in either language
+    assert [strip.sub("", text) for text in blocks.findall(chinese)] == [
+        strip.sub("", text) for text in blocks.findall(README)
+    ]
+    figures = [re.findall(r"\d+\.\d+", line) for line in README.splitlines() if line.startswith("| ")]
+    assert [re.findall(r"\d+\.\d+", line) for line in chinese.splitlines() if line.startswith("| ")] == figures
+    assert "](README.md)" in chinese
+    assert "](README.zh.md)" in README
 
 
 def test_every_learner_and_detector_is_named() -> None:
@@ -68,7 +98,7 @@ def test_options_of_the_example_commands_exist() -> None:
 
 def test_the_first_example_answers_as_printed(tmp_path: Path) -> None:
     """The README's three requests against the shipped model give the README's reply."""
-    calls = re.findall(r"^curl -X (\w+) +(.*(?:\n +.*)*)", README, re.MULTILINE)
+    calls = re.findall(r"^curl -X (\w+) +(.*(?:\n +.*)*)", README, re.MULTILINE)[:3]
     printed = json.loads(re.findall(r"```json\n(.*?)```", README, re.DOTALL)[0])
     responses = asyncio.run(answers(tmp_path, calls))
     assert [response.status_code for response in responses] == [201, 200, 200]

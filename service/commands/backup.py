@@ -68,16 +68,19 @@ def restore(source: Path, data_dir: Path) -> None:
         CommandError: The folder holds no backup, or one that is not what was written, or the directory has a store.
     """
     manifest = _manifest(source)
-    broken = [name for name, digest in manifest["files"].items() if _digest_of(source / name) != digest]
+    with progress_bar("files") as bar:
+        files = bar.track(manifest["files"].items(), description="compare")
+        broken = [name for name, digest in files if _digest_of(source / name) != digest]
     if broken:
         raise CommandError(f"{source / broken[0]} is not what was written: take another backup")
     _make_empty(data_dir)
-    for name in manifest["files"]:
-        target = data_dir / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / name, target)
-        with target.open("rb+") as file:
-            os.fsync(file.fileno())
+    with progress_bar("files") as bar:
+        for name in bar.track(manifest["files"], description="copy"):
+            target = data_dir / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, target)
+            with target.open("rb+") as file:
+                os.fsync(file.fileno())
     for folder in {data_dir, *(file.parent for file in data_dir.rglob("*"))}:
         sync_directory(folder)
     found = look_through(data_dir)

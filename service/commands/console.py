@@ -2,14 +2,24 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import orjson
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table as Grid
 
-from models import Alarm, Scores
+from models import Alarm, EvaluationProgress, Scores
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -36,6 +46,39 @@ def progress_bar(unit: str = "rows") -> Iterator[Progress]:
     )
     with Progress(*columns, console=err, transient=True) as bar:
         yield bar
+
+
+def following(bar: Progress, rows: int) -> EvaluationProgress:
+    """What shows each contender of an evaluation on a line of its own, from when it begins."""
+    tasks: dict[str, TaskID] = {}
+
+    def follow(name: str, done: int) -> None:
+        if name not in tasks:
+            tasks[name] = bar.add_task(name, total=rows)
+        bar.update(tasks[name], completed=done)
+
+    return follow
+
+
+def in_a_folder(file: Path | None) -> None:
+    """Before the work: that a file which is written after it has a folder. Raises CommandError."""
+    if file is not None and not file.resolve().parent.is_dir():
+        raise CommandError(f"{file}: there is no such folder; make it first")
+
+
+def write_json(file: Path | None, body: Any) -> None:
+    """Write figures where ``--json`` asks for them; None writes nothing.
+
+    Raises:
+        CommandError: The file cannot be written.
+    """
+    if file is None:
+        return
+    try:
+        file.write_bytes(orjson.dumps(body, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY))
+    except OSError as error:
+        raise CommandError(f"{file}: cannot be written ({error.strerror}); choose another --json") from None
+    out.print(f"wrote {file}", soft_wrap=True)
 
 
 def score_grid(task: str, scores: Sequence[Scores], title: str, caption: str, *, best_first: bool = False) -> Grid:

@@ -2,10 +2,17 @@
 
 from pathlib import Path
 
-import orjson
-
 from models import AFTER_ALARM_ROWS, Evaluation, Model, Table, evaluate, river_installed
-from service.commands.console import CommandError, alarm_lines, number, out, progress_bar, score_grid
+from service.commands.console import (
+    alarm_lines,
+    following,
+    in_a_folder,
+    number,
+    out,
+    progress_bar,
+    score_grid,
+    write_json,
+)
 from service.commands.data import select
 from service.commands.plot import plot
 
@@ -32,17 +39,9 @@ def run(
         CommandError: A file cannot be written.
     """
     for file in (json_file, plot_file):
-        if file is not None and not file.resolve().parent.is_dir():
-            raise CommandError(f"{file}: there is no such folder; make it first")
+        in_a_folder(file)
     scored, part = select(table, rows, streams)
     with progress_bar() as bar:
-        tasks = {}
-
-        def follow(name: str, done: int) -> None:
-            if name not in tasks:
-                tasks[name] = bar.add_task(name, total=table.rows)
-            bar.update(tasks[name], completed=done)
-
         evaluation = evaluate(
             model,
             table,
@@ -53,7 +52,7 @@ def run(
             river=compare and river_installed(),
             seed=seed,
             device=device,
-            progress=follow,
+            progress=following(bar, table.rows),
         )
     title = f"{model.spec.name} on {table.name}" + (f" ({part})" if part else "")
     detail = f"batch {batch}, label delay {delay} rows, {len(table.stream_names)} streams"
@@ -66,13 +65,7 @@ def run(
         out.print(line)
     frozen, adapted = evaluation.scores[0], evaluation.scores[-1]
     out.print(f"frozen start {number(frozen.score)} → adapted {number(adapted.score)}")
-    if json_file is not None:
-        body = {"model": model.spec.name, "part": part, **evaluation.as_dict()}
-        try:
-            json_file.write_bytes(orjson.dumps(body, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY))
-        except OSError as error:
-            raise CommandError(f"{json_file}: cannot be written ({error.strerror}); choose another --json") from None
-        out.print(f"wrote {json_file}", soft_wrap=True)
+    write_json(json_file, {"model": model.spec.name, "part": part, **evaluation.as_dict()})
     if plot_file is not None:
         plot(evaluation, plot_file, title, detail)
         out.print(f"wrote {plot_file}", soft_wrap=True)

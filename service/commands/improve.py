@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from models import Continued, TrainSettings, bundle_checksum, continue_training, fingerprint, read_bundle, write_bundle
-from service.commands.console import CommandError, number, out, score_grid
+from service.commands.console import CommandError, in_a_folder, number, out, score_grid, write_json
 from service.commands.data import tables_for_model
 from service.commands.train import following_bar, open_journal, score_table, selected, write_file
 
@@ -23,12 +23,14 @@ def run(
     streams: Path | None,
     resume: bool,
     force: bool,
+    json_file: Path | None = None,
 ) -> None:
     """Meta-train a bundle further, judge it against itself, and write the new version.
 
     Raises:
         CommandError: The new version is not better on the held-out end, and is not forced; nothing was written.
     """
+    in_a_folder(json_file)
     if file.resolve() == parent.resolve():
         raise CommandError(f"{file} is the model to continue; choose another --out, so that both versions stay")
     model = read_bundle(parent)
@@ -45,6 +47,9 @@ def run(
                 "stopped before the versions were compared; nothing was written, the same command with --resume goes on"
             ) from None
     _tell(found, parent)
+    figures = {"measure": found.measure, "new_error": found.new_error, "old_error": found.old_error}
+    results = [each.as_dict() for each in (found.old._replace(name="parent"), found.new._replace(name="new version"))]
+    write_json(json_file, {"model": str(file), "parent": str(parent), **figures, "results": results})
     if not found.interrupted:
         checkpoint.unlink(missing_ok=True)
     compared = f"{found.measure} {number(found.new_error)} against {number(found.old_error)} of {parent}"

@@ -1,5 +1,6 @@
 """``acclimate inspect``: what a bundle holds."""
 
+from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -10,9 +11,20 @@ from models import Model
 from service.commands.console import number, out
 
 
-def run(model: Model) -> None:
-    """Print a bundle's header and the sizes of its tensors."""
+def run(model: Model, *, as_json: bool = False) -> None:
+    """Print a bundle's header and the sizes of its tensors; as JSON, the header as it is and the tensors."""
     spec = model.spec
+    if as_json:
+        shapes = {
+            name: {
+                "shape": list(tensor.shape),
+                "type": str(tensor.dtype),
+                "bytes": tensor.numel() * tensor.element_size(),
+            }
+            for name, tensor in sorted(model.meta.items())
+        }
+        out.print_json(_json({**asdict(spec), "tensors": shapes}))
+        return
     about = Grid.grid(padding=(0, 2))
     for key, value in _facts(model).items():
         about.add_row(Text(key, style="bold"), Text(str(value)))

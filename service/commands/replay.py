@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from models import Table
-from service.commands.console import alarm_lines, number, out, progress_bar, score_grid
+from service.commands.console import alarm_lines, in_a_folder, number, out, progress_bar, score_grid, write_json
 from service.commands.data import select
 from service.playback import Played, Served, play
 
@@ -18,8 +18,10 @@ def run(
     rate: float,
     rows: str | None,
     streams: Path | None,
+    json_file: Path | None = None,
 ) -> Played:
-    """Play, and print the score of the streams against the frozen start's."""
+    """Play, and print the score of the streams against the frozen start's; figures go to a file if one is named."""
+    in_a_folder(json_file)
     scored, part = select(table, rows, streams)
     with progress_bar() as bar:
         task = bar.add_task(f"{table.name} → {url}", total=table.rows)
@@ -48,4 +50,15 @@ def run(
         f"frozen start {number(frozen.score)} → adapted {number(adapted.score)}; {table.rows:,} rows in "
         f"{done.seconds:.1f} s ({speed:,.0f} rows/s)"
     )
+    figures = {
+        "model": served.name,
+        "data": table.name,
+        "part": part,
+        "batch": batch,
+        "delay": delay,
+        "results": [scores.as_dict() for scores in done.scores],
+        "alarms": [alarm._asdict() for alarm in done.runs[-1].alarms or ()],
+        "seconds": done.seconds,
+    }
+    write_json(json_file, figures)
     return done

@@ -22,7 +22,7 @@ from models import (
     train_tasks,
     write_bundle,
 )
-from service.commands.console import CommandError, number, out, progress_bar
+from service.commands.console import CommandError, in_a_folder, number, out, progress_bar, write_json
 from service.commands.data import select
 
 Follow = Callable[[TrainProgress], None]
@@ -35,10 +35,13 @@ def settings(**given: Any) -> TrainSettings:
     return TrainSettings(**given)
 
 
-def run_tasks(family: str, settings: TrainSettings, file: Path, *, resume: bool) -> None:
+def run_tasks(family: str, settings: TrainSettings, file: Path, *, resume: bool, json_file: Path | None = None) -> None:
     """Meta-train on a built-in task family."""
     stated = {"family": family, **_stated(settings)}
-    _run(lambda made, follow: train_tasks(family, made, follow), settings, file, fingerprint(stated), resume=resume)
+    key = fingerprint(stated)
+    _run(
+        lambda made, follow: train_tasks(family, made, follow), settings, file, key, resume=resume, json_file=json_file
+    )
 
 
 def run_table(
@@ -53,6 +56,7 @@ def run_table(
     rows: str | None,
     streams: Path | None,
     resume: bool,
+    json_file: Path | None = None,
 ) -> None:
     """Meta-train on the selected part of data files."""
     table = read_table(
@@ -65,7 +69,7 @@ def run_table(
     )
     table = selected(table, rows, streams)
     key = fingerprint(_stated(settings), table)
-    _run(lambda made, follow: train_table(table, made, follow), settings, file, key, resume=resume)
+    _run(lambda made, follow: train_table(table, made, follow), settings, file, key, resume=resume, json_file=json_file)
 
 
 def selected(table: Table, rows: str | None, streams: Path | None) -> Table:
@@ -112,7 +116,9 @@ def _run(
     key: str,
     *,
     resume: bool,
+    json_file: Path | None,
 ) -> None:
+    in_a_folder(json_file)
     journal, checkpoint = open_journal(file, key, resume=resume)
     with following_bar() as follow:
         try:
@@ -124,6 +130,8 @@ def _run(
         out.print(choice, soft_wrap=True)
     if report.scores:
         out.print(score_table(report.metric, report.scores))
+    figures = {"model": str(file), "metric": report.metric, "scores": report.scores, "choices": report.choices}
+    write_json(json_file, figures | {"interrupted": report.interrupted})
     if report.interrupted:
         out.print(
             f"stopped early, the best so far: wrote {file}; the same command with --resume goes on", soft_wrap=True
