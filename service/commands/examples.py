@@ -39,6 +39,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "doctor": ("acclimate doctor --data-dir var",),
         "keys create": ("acclimate keys create --tenant shop --scope feedback --note 'till 3' --data-dir var",),
         "keys list": ("acclimate keys list --data-dir var --json",),
+        "keys bootstrap": ("acclimate keys bootstrap var/bootstrap.key",),
         "keys revoke": ("acclimate keys revoke 3f9c0d21ab4e --data-dir var",),
     }
 )
