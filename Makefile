@@ -15,6 +15,7 @@ TORCH_INDEX ?=
 ARGS ?=
 ACCLIMATE_DATA_DIR ?= var
 N ?= 20
+JOBS ?= auto
 IMAGE ?= acclimate
 CONTAINER ?= $(shell command -v docker || command -v podman)
 
@@ -41,8 +42,8 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 serve: $(VENV)/.installed ## start the server with the shipped models on 127.0.0.1:8000, data in ./var
 	@ACCLIMATE_DATA_DIR="$(ACCLIMATE_DATA_DIR)" exec $(VENV)/bin/acclimate serve $(ARGS)
 
-test: $(VENV)/.installed-dev ## run the tests
-	@$(PY) -m pytest $(ARGS)
+test: $(VENV)/.installed-dev ## run the tests, JOBS at a time
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: $(VENV)/.installed-dev ## lint, format, types, direction of imports
 	@$(PY) -m ruff check .
