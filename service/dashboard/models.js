@@ -1,27 +1,32 @@
 // Models and their versions.
-import { get, post } from "./api.js";
+import { follow, get, post } from "./api.js";
 import { ask, h, say, table } from "./dom.js";
 import { number } from "./format.js";
 
 export function models(main, context) {
   const place = h("div", { className: "two" });
+  let seen = { models: [] };
+  let drawn = "";
   main.append(h("h1", {}, "Models"), place);
 
   async function load() {
+    if (document.hidden || document.querySelector("dialog")) return;
     try {
-      const [page, seen] = await Promise.all([get("/v1/models", context), get("/v1/overview", context)]);
+      const page = await get("/v1/models", context);
       const all = await Promise.all(page.items.map(async (model) => ({
         model,
         versions: await Promise.all(model.versions.map((version) => get(`/v1/models/${encodeURIComponent(model.name)}?version=${version}`, context))),
         uses: new Map(seen.models.filter((use) => use.model === model.name).map((use) => [use.version, use.streams])),
       })));
+      const now = JSON.stringify(all.map(({ model, uses }) => [model, [...uses]]));
+      if (now === drawn) return;
+      drawn = now;
       place.replaceChildren(...all.map(card));
       if (!all.length) place.replaceChildren(h("p", { className: "card" }, "No model is served: upload a bundle, or start with --model NAME=FILE."));
-      context.link("live");
     } catch (error) {
       if (error.name === "AbortError") return;
+      drawn = "";
       place.replaceChildren(h("p", { className: "card notice bad", role: "alert" }, error.message));
-      context.link("lost", error);
     }
   }
 
@@ -51,9 +56,8 @@ export function models(main, context) {
     load();
   }
 
-  load();
-  const timer = setInterval(() => { if (!document.hidden && !document.querySelector("dialog")) load(); }, 10000);
-  return () => clearInterval(timer);
+  follow("/v1/overview", context.signal, (kind, found) => { seen = found; load(); }, context.link);
+  return () => {};
 }
 
 /** Held-out scores: the plain ones, then those after so many batches or points, in that order. */

@@ -15,7 +15,7 @@ export function stream(main, context, name) {
   const tiles = h("dl", { className: "tiles" });
   const state = h("span");
   const buttons = [
-    h("button", { type: "button", onclick: () => download(`${path}/snapshot`, `${name}.safetensors`).then(() => say("Snapshot saved."), fail) }, "Snapshot"),
+    h("button", { type: "button", onclick: snapshot }, "Snapshot …"),
     h("button", { type: "button", onclick: rollBack }, "Roll back …"),
     h("button", { type: "button", className: "risk", onclick: reset }, "Reset …"),
   ];
@@ -173,6 +173,12 @@ export function stream(main, context, name) {
       "Roll back", [{ label: "Revision", name: "revision", type: "number", min: 0, max: info?.stream_version ?? 0, value: revision, required: true }]);
     if (!answer) return;
     await post(`${path}/rollback`, { revision: Number(answer.revision) }).then((done) => say(`At revision ${done.stream_version}: restored ${done.restored}.`), fail);
+  }
+
+  async function snapshot() {
+    const text = "One file with its state, config and counts, as of its last commit. It holds what the stream has learned: keep it like its data.";
+    if (!await ask(`Save a snapshot of ${name}?`, text, "Save")) return;
+    await download(`${path}/snapshot`, `${name}.safetensors`).then(() => say("Snapshot saved."), fail);
   }
 
   async function reset() {

@@ -1,12 +1,11 @@
 // All streams: a list of any length, of which only the part in sight is in the page.
-import { get } from "./api.js";
+import { follow, get } from "./api.js";
 import { badge, h } from "./dom.js";
 import { clock, number } from "./format.js";
 
 const PAGE = 500;
 const LINE = 42;
 const AROUND = 12;
-const REFRESH_MS = 4000;
 const HEADS = [["stream"], ["state"], ["model"], ["rows", "number"], ["loss", "number"], ["score", "number"], ["changed"]];
 
 export function streams(main, context) {
@@ -53,12 +52,10 @@ export function streams(main, context) {
       all = first ? page.items : [...all, ...page.items];
       cursor = page.next_cursor;
       failed = "";
-      context.link("live");
     } catch (error) {
       if (error.name === "AbortError") return;
       failed = error.message;
       cursor = null;
-      context.link("lost", error);
     }
     loading = null;
     filter();
@@ -115,7 +112,7 @@ export function streams(main, context) {
   model.addEventListener("change", begin);
   state.addEventListener("change", filter);
   list.addEventListener("scroll", () => requestAnimationFrame(draw), { passive: true });
-  const timer = setInterval(refresh, REFRESH_MS);
   begin();
-  return () => { clearInterval(timer); clearTimeout(typed); loading?.abort(); };
+  follow("/v1/overview", context.signal, refresh, context.link);
+  return () => { clearTimeout(typed); loading?.abort(); };
 }
