@@ -278,7 +278,8 @@ class Engine:
             new["vocabulary"] = torch.where(seen.kept[:, None, None], slots, state["vocabulary"])
         scores = scores_of(spec, seen, targets, mask.numpy(force=True), names)
         edge = state[reverting.KEY].numpy(force=True)
-        logged = [None if item.decision is None else item.decision.reverted for item in items]
+        told = [item.decision.reverted for item in items if item.decision is not None]
+        logged = np.array(told) if len(told) == len(items) else None  # a group is of one kind
         worse, learned = scores.loss - scores.initial_loss, np.array(counts, dtype=np.float64)
         turned, turns = reverting.follow(edge, worse, learned, seen.decisions.drift, logged)
         new[reverting.KEY] = self._tensor(turned)
@@ -290,11 +291,13 @@ class Engine:
         kept = (1 - adaptation.SCORE_RATE) ** np.array(counts)[:, None]
         new["rolling"] = self._tensor(kept * state["rolling"].numpy(force=True) + (1 - kept) * shown)
         outcomes = outcomes_of(spec, seen, state, new, z, counts, scores, interval, names)
-        served = reverting.reverted(turned).tolist()
-        return new, [
-            outcome._replace(decision=outcome.decision._replace(reverted=initial), moved=found, turned=turn)
-            for outcome, initial, found, turn in zip(outcomes, served, moved, turns, strict=True)
-        ]
+        outcomes = [outcome._replace(moved=found) for outcome, found in zip(outcomes, moved, strict=True)]
+        for place in np.flatnonzero(reverting.reverted(turned)).tolist():
+            decision = outcomes[place].decision._replace(reverted=True)
+            outcomes[place] = outcomes[place]._replace(decision=decision)
+        for place, turn in turns.items():
+            outcomes[place] = outcomes[place]._replace(turned=turn)
+        return new, outcomes
 
     @torch.inference_mode()
     def watch(self, items: Sequence[tuple[int, FloatArray]]) -> tuple[Tick, list[Watched]]:

@@ -48,8 +48,8 @@ def reverted(edge: FloatArray) -> Flags:
 
 
 def follow(
-    edge: FloatArray, worse: FloatArray, counts: FloatArray, fresh: Flags, logged: list[bool | None]
-) -> tuple[FloatArray, list[Turn | None]]:
+    edge: FloatArray, worse: FloatArray, counts: FloatArray, fresh: Flags, logged: Flags | None
+) -> tuple[FloatArray, dict[int, Turn]]:
     """Take a batch of each stream into account.
 
     The mean of n rows counts as n rows, and n times its square estimates the variance of one.
@@ -59,10 +59,10 @@ def follow(
         worse: (S,) nats a row by which the adapted parameters were worse than the frozen start.
         counts: (S,) rows; a stream without any stays as it is.
         fresh: (S,) streams that were adapted anew with this batch.
-        logged: What was decided then, on replay; ``None`` to decide.
+        logged: (S,) what was decided then, on replay; ``None`` to decide.
 
     Returns:
-        The next (S, 4), and for each stream whether it turned.
+        The next (S, 4), and the streams that turned, by their place.
     """
     rate = 1.0 / WINDOW_ROWS
     kept = (1.0 - rate) ** counts
@@ -75,11 +75,10 @@ def follow(
     rows = weight * (2.0 - rate) / (rate * (2.0 - weight))  # as many equal ones would be as sure
     limit = SURE * np.sqrt(square / rows)
     before = reverted(edge) & ~fresh
-    after = np.where(before, mean > 0, (weight >= ENOUGH) & (mean > limit))
-    told = np.array([decided is not None for decided in logged])
-    after = np.where(told, [bool(decided) for decided in logged], after) & ~fresh
-    turns = [
-        None if now == was else Turn("initial" if now else "adapted", said, bound if now else 0.0)
-        for was, now, said, bound in zip(before.tolist(), after.tolist(), mean.tolist(), limit.tolist(), strict=True)
-    ]
+    after = np.where(before, mean > 0, (weight >= ENOUGH) & (mean > limit)) if logged is None else logged
+    after = after & ~fresh
+    turns = {}
+    for place in np.flatnonzero(after != before).tolist():
+        to, bound = ("initial", float(limit[place])) if after[place] else ("adapted", 0.0)
+        turns[place] = Turn(to, float(mean[place]), bound)
     return np.concatenate([sums, after[:, None]], axis=1), turns

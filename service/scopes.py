@@ -21,6 +21,8 @@ SCOPE_OF: Mapping[str, Asked] = MappingProxyType(
         "GET /v2/health/ready": "open",
         "GET /": "open",
         "GET /dashboard/{file}": "open",
+        "HEAD /": "open",
+        "HEAD /dashboard/{file}": "open",
         "GET /metrics": "metrics",
         "GET /v1/overview": "predict",
         "GET /v1/limits": "predict",

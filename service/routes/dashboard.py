@@ -25,13 +25,13 @@ HEADERS = {
 """``no-cache``: asked for again each time, and answered from the client's copy while that is the newest."""
 
 
-@router.get("/")
+@router.api_route("/", methods=["GET", "HEAD"])
 async def page() -> Response:
     """The page; it needs no key, since it has no data of its own: what it asks for does."""
     return _file(PAGE)
 
 
-@router.get("/dashboard/{file}")
+@router.api_route("/dashboard/{file}", methods=["GET", "HEAD"])
 async def part(file: str) -> Response:
     """What the page loads."""
     return _file(file)

@@ -13,8 +13,8 @@ def followed(differences: FloatArray, rows: int = 1) -> tuple[FloatArray, list[i
     """The state after batches of one stream, and after which of them it turned."""
     edge, turned = np.zeros((1, WIDTH)), []
     for number, difference in enumerate(differences):
-        edge, turns = follow(edge, np.array([difference]), np.array([float(rows)]), np.array([False]), [None])
-        if turns[0] is not None:
+        edge, turns = follow(edge, np.array([difference]), np.array([float(rows)]), np.array([False]), None)
+        if turns:
             turned.append(number)
     return edge, turned
 
@@ -38,7 +38,7 @@ def test_chance_alone_turns_hardly_anybody(mean: float, most: int) -> None:
     rng, edge = np.random.default_rng(0), np.zeros((1_000, WIDTH))
     once, nobody = np.zeros(1_000, dtype=bool), np.zeros(1_000, dtype=bool)
     for _ in range(1_000):
-        edge, _turns = follow(edge, rng.normal(mean, 1.0, 1_000), np.ones(1_000), nobody, [None] * 1_000)
+        edge, _turns = follow(edge, rng.normal(mean, 1.0, 1_000), np.ones(1_000), nobody, None)
         once |= reverted(edge)
     assert once.sum() <= most
 
@@ -60,14 +60,13 @@ def test_an_alarm_begins_anew_and_a_logged_decision_stands() -> None:
     edge, _ = followed(np.full(200, 1.0))
     assert reverted(edge)[0]
     one, yes = np.array([1.0]), np.array([True])
-    fresh, turns = follow(edge, one, one, yes, [None])
+    fresh, turns = follow(edge, one, one, yes, None)
     assert not fresh.any()
-    assert turns == [None], "the alarm tells"
-    kept, turns = follow(edge, -one, one, ~yes, [False])
+    assert turns == {}, "the alarm tells"
+    kept, turns = follow(edge, -one, one, ~yes, ~yes)
     assert not reverted(kept)[0]
-    assert turns[0] is not None
     assert turns[0].to == "adapted"
-    not_finite, _ = follow(edge, np.array([np.nan]), one, ~yes, [None])
+    not_finite, _ = follow(edge, np.array([np.nan]), one, ~yes, None)
     assert np.isfinite(not_finite).all()
 
 

@@ -34,6 +34,7 @@ async def test_the_page_and_all_that_it_loads_are_served_without_a_key(tmp_path:
                     loaded.add(found)
                     pending.append(found)
         assert loaded == {f"/dashboard/{path.name}" for path in OURS} - {"/dashboard/index.html"}
+        assert (await client.head("/")).headers["content-length"] == page.headers["content-length"]
         assert_problem(await client.get("/v1/overview"), 401)
 
 

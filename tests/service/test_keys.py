@@ -51,7 +51,12 @@ async def test_every_route_asks_for_its_scope(tmp_path: Path) -> None:
         paths = (await client.get("/openapi.json")).json()["paths"]
         routes = [f"{method.upper()} {path}" for path, methods in paths.items() for method in methods]
         assert set(routes) <= set(SCOPE_OF), "a new route has its place in the table of scopes"
-        pages = {"GET /docs", "GET /docs/oauth2-redirect", "GET /openapi.json", "GET /", "GET /dashboard/{file}"}
+        pages = {
+            "GET /docs",
+            "GET /docs/oauth2-redirect",
+            "GET /openapi.json",
+            *(f"{method} {path}" for method in ("GET", "HEAD") for path in ("/", "/dashboard/{file}")),
+        }
         assert set(SCOPE_OF) - set(routes) == pages
         for route, asked in SCOPE_OF.items():
             method, _, path = route.partition(" ")
