@@ -28,7 +28,7 @@ OPERATIONS = sorted(
     for router in ROUTERS
     for route in router.routes
     if isinstance(route, APIRoute)
-    for method in route.methods or ()
+    for method in (route.methods or set()) - {"HEAD"}  # its answers have no body
 )
 JSON_ENDS = ("/predict", "/feedback", "/labels", "/rollback", "/activate", "/infer", "/learn", "{stream}")
 WITH_BODY = [(m, p) for m, p in OPERATIONS if m in {"PUT", "POST"} and p.endswith(JSON_ENDS)]
