@@ -28,7 +28,7 @@ OPERATIONS = sorted(
     for router in ROUTERS
     for route in router.routes
     if isinstance(route, APIRoute)
-    for method in (route.methods or set()) - {"HEAD"}  # its answers have no body
+    for method in route.methods or ()
 )
 JSON_ENDS = ("/predict", "/feedback", "/labels", "/rollback", "/activate", "/infer", "/learn", "{stream}")
 WITH_BODY = [(m, p) for m, p in OPERATIONS if m in {"PUT", "POST"} and p.endswith(JSON_ENDS)]
@@ -181,7 +181,7 @@ async def test_bad_late_labels_are_named_and_change_nothing() -> None:
         assert taken["accepted"] == 1
 
 
-@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+@pytest.mark.parametrize(("method", "path"), [each for each in OPERATIONS if each[0] != "HEAD"])
 @run_async
 async def test_every_route_answers_problems(method: str, path: str) -> None:
     """Wrong method, unknown names, bad ids and a contradicting header have the one shape on each route."""
