@@ -607,7 +607,7 @@ def revoke_key(
     keys_command.revoke(data_dir, key)
 
 
-@keys_app.command("bootstrap")
+@keys_app.command("bootstrap", epilog=examples("keys bootstrap"))
 def bootstrap_key(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the key is, or shall be.")],
 ) -> None:
