@@ -147,6 +147,7 @@ class Limits(BaseModel):
     head_bytes_max: int
     head_seconds: float
     body_seconds: float
+    body_bytes_per_second_min: int
     reader_seconds: float
     event_followers_max: int
     webhooks_max: int

@@ -108,6 +108,57 @@ async def test_a_body_has_to_go_on() -> None:
         writer.close()
 
 
+@pytest.mark.parametrize(("kind", "stays"), [("application/json", False), ("application/x-ndjson", True)])
+@run_async
+async def test_a_body_has_to_come_at_a_rate(kind: str, stays: bool) -> None:
+    """A byte now and then does not keep a connection, but that of an upload, whose rows come when they come."""
+    async with served(body_seconds=4 * SHORT, body_bytes_per_second_min=10_000) as app:
+        reader, writer = await asyncio.open_connection("127.0.0.1", app.port)
+        head = f"POST / HTTP/1.1\r\nHost: test\r\nContent-Type: {kind}\r\nContent-Length: 30\r\n\r\n"
+        writer.write(head.encode())
+        for _ in range(30):
+            await asyncio.sleep(SHORT / 2)
+            writer.write(b"x")
+        assert (await closed_or_line(reader)).startswith(b"HTTP/1.1 200") is stays
+        writer.close()
+
+
+@run_async
+async def test_what_follows_an_answer_has_a_limit() -> None:
+    """Who was answered before the body was whole may end it and ask again, but neither for ever nor for megabytes."""
+    head = b"PUT / HTTP/1.1\r\nHost: test\r\nContent-Length: 100000000\r\n\r\n"
+    async with served(head_seconds=2 * SHORT) as app:
+        reader, writer = await asyncio.open_connection("127.0.0.1", app.port)
+        writer.write(head)
+        assert (await closed(reader)).startswith(b"HTTP/1.1 200")  # though the head was in time
+        writer.close()
+    async with served() as app:
+        reader, writer = await asyncio.open_connection("127.0.0.1", app.port)
+        writer.write(HEAD.replace(b"POST", b"PUT") + b"ab")
+        assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        writer.write(b"cd" + HEAD + b"abcd")
+        assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        writer.write(head)
+        assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        with pytest.raises(ConnectionError):
+            await flood(writer)
+        writer.close()
+
+
+@run_async
+async def test_a_head_after_a_refused_body_has_to_be_whole_in_time() -> None:
+    """The end of a body that was answered before begins no wait without an end."""
+    async with served(head_seconds=4 * SHORT) as app:
+        reader, writer = await asyncio.open_connection("127.0.0.1", app.port)
+        writer.write(HEAD.replace(b"POST", b"PUT"))
+        assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        writer.write(b"abcd")
+        await asyncio.sleep(SHORT)
+        writer.write(b"GET / HT")
+        assert await closed(reader) == b""
+        writer.close()
+
+
 @run_async
 async def test_an_answer_has_to_be_read() -> None:
     """Where it is not, the connection ends; the task that answers ends with it."""
@@ -169,6 +220,14 @@ async def test_there_is_a_limit_of_connections() -> None:
                 break
         assert b"200" in answer
         pairs[1][1].close()
+
+
+async def flood(writer: asyncio.StreamWriter) -> None:
+    """Write what no limit of these tests allows. Raises ConnectionError once the server has closed."""
+    for _ in range(CHUNKS):
+        writer.write(CHUNK)
+        async with asyncio.timeout(30):
+            await writer.drain()
 
 
 async def closed_or_line(reader: asyncio.StreamReader) -> bytes:
