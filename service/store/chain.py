@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Sequence
 from hashlib import blake2b
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -239,3 +240,13 @@ def record_digest(record: StreamRecord) -> bytes:
     rest = (record.chain.hex(), record.state, drift_fields(record), record.created_at, record.updated_at)
     text = orjson.dumps([*fields, *rest], option=orjson.OPT_SORT_KEYS)
     return blake2b(text, digest_size=DIGEST_BYTES).digest()
+
+
+def verify_rising(after: Any, found: Sequence[Any]) -> None:
+    """Check that keys which were asked for in order, from one on, came so: a page that leads back has no end.
+
+    Raises:
+        DamagedError: They did not.
+    """
+    if any(later is None or later <= earlier for earlier, later in pairwise((after, *found))):
+        raise DamagedError(None, None, "an index does not lead from one record to the next")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from service.errors import ConfigurationError
 from service.store.base import FORMAT_VERSION, DamagedError, Entry, InputWatch, Pending, StreamRecord
 from service.store.beside import COLUMNS, RowSums, begins_at, rows_beside
-from service.store.chain import bundle_digest, verify_chain, verify_pending, verify_watch
+from service.store.chain import bundle_digest, verify_chain, verify_pending, verify_rising, verify_watch
 from service.store.schema import APPLICATION_ID, FILE_NAME, READER_PRAGMAS, connect_read_only
 from service.store.statements import to_record, to_snapshot
 
@@ -103,6 +103,11 @@ def check_rows(
     damages: list[Damage] = []
     streams = entries = key = 0
     while (row := db.execute(_RECORD, (key,)).fetchone()) is not None:
+        try:
+            verify_rising(key, [row[0]])
+        except DamagedError as error:
+            damages.append(_damage(error))
+            break
         key, streams = row[0], streams + 1
         found, count = _check_stream(db, beside, row)
         damages += found

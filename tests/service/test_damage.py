@@ -170,3 +170,18 @@ def test_an_empty_file_is_not_taken_for_a_new_store(whole: Path) -> None:
     (whole / FILE).unlink()
     (whole / f"{FILE}-new").write_bytes(b"half")
     SqliteStore(whole).close()
+
+
+def test_records_that_lead_back_end_the_check(whole: Path) -> None:
+    """Where the numbers of records are zeros, the one after the first is the first: that is named, once, and left."""
+    with sqlite3.connect(whole / FILE) as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name='streams'").fetchone()
+        (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    connection.close()
+    data = bytearray((whole / FILE).read_bytes())
+    start = (page - 1) * page_bytes
+    cells = [start + int.from_bytes(data[at : at + 2]) for at in (start + 10, start + 12)]
+    for cell in cells:
+        data[cell : cell + 64] = bytes(64)
+    (whole / FILE).write_bytes(data)
+    assert any("does not lead" in damage.reason for damage in check_store(whole).damages)
