@@ -5,6 +5,9 @@ or send it a byte at a time, go on with one that was answered already, or do not
 """
 
 import asyncio
+import os
+import socket
+import struct
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any
@@ -110,10 +113,19 @@ class PatientProtocol(HttpToolsProtocol):
             self._since += self._every  # it is the service that does not read
             self._silent_since = now
         unread = self._unread_since is not None and now - self._unread_since > self.settings.reader_seconds
-        if unread or self._late(now):
+        if unread:
+            self._reset()
+        elif self._late(now):
             self.transport.abort()
         else:
             self._looking = self.loop.call_later(self._every, self._look)
+
+    def _reset(self) -> None:
+        """Close at once; what the client has not read is not kept for it by the system, as it would be for minutes."""
+        descriptor = self.transport.get_extra_info("socket").fileno()
+        with socket.socket(fileno=os.dup(descriptor)) as same:
+            same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
 
     def _late(self, now: float) -> bool:
         """Whether what the connection waits for should have come."""

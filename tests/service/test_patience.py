@@ -1,6 +1,7 @@
 """Clients that take too long, or are too many, are closed; all others are not."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ from tests.service.http_case import run_async
 
 HEAD = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\n"
 SHORT, LONG = 0.05, 600.0
+ESTABLISHED, RESET = 1, 7
+"""States of a connection (tcp(7))."""
 CHUNK, CHUNKS = b"x" * 2**20, 64
 """More than the buffers between hold."""
 
@@ -172,6 +175,16 @@ async def test_an_answer_has_to_be_read() -> None:
         transport.resume_reading()
         await closed(reader)
         writer.close()
+    async with served(reader_seconds=SHORT) as app:
+        app.large = True
+        with socket.create_connection(("127.0.0.1", app.port)) as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+            for _ in range(600):
+                state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+                if state != ESTABLISHED:
+                    break
+                await asyncio.sleep(SHORT)
+            assert state == RESET  # the system keeps nothing for who has not read
 
 
 @run_async
