@@ -224,9 +224,9 @@ def verify_watch(stream: str, watch: InputWatch, digest: bytes) -> InputWatch:
     return watch
 
 
-def bundle_digest(bundle: bytes) -> str:
-    """Identity of a bundle: the digest of its bytes, in hexadecimal."""
-    return blake2b(bundle, digest_size=DIGEST_BYTES).hexdigest()
+def bundle_digest(bundle: object) -> str:
+    """Identity of a bundle: the digest of its bytes, in hexadecimal; where a damaged store has none, of nothing."""
+    return blake2b(bundle if isinstance(bundle, bytes) else b"", digest_size=DIGEST_BYTES).hexdigest()
 
 
 def drift_fields(record: StreamRecord) -> list[Any]:

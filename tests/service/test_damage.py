@@ -16,6 +16,7 @@ from models import BundleError, read_bundle, write_bundle
 from service.errors import ConfigurationError, NotFoundError
 from service.store import DamagedError, SqliteStore, check_store
 from service.store.beside import COLUMNS
+from service.store.chain import bundle_digest
 from tests.service.damage_case import FILE, NAMES, NAMING, WAL, Named, answers, damages, differences, fill, told
 from tests.service.http_case import run_async
 from tests.service.streams_case import PROBE, batches, models, opened
@@ -185,3 +186,9 @@ def test_records_that_lead_back_end_the_check(whole: Path) -> None:
         data[cell : cell + 64] = bytes(64)
     (whole / FILE).write_bytes(data)
     assert any("does not lead" in damage.reason for damage in check_store(whole).damages)
+
+
+@pytest.mark.parametrize("value", [None, 7, 0.5, "text"])
+def test_what_is_no_bytes_is_no_bundle(value: object) -> None:
+    """A damaged record may have anything in any column; it has not the digest of a bundle."""
+    assert bundle_digest(value) != bundle_digest(write_bundle(models()["reg"]))
