@@ -32,6 +32,7 @@ PREDICT_RATE, FEEDBACK_RATE = 50.0, 25.0
 STREAMS, CONNECTIONS = 50, 128
 QUANTILES = {"p50": 0.5, "p99": 0.99}
 KINDS = ("predict", "feedback")
+ATTACKS = ("many small", "few large")
 
 
 class Load(NamedTuple):
@@ -61,7 +62,7 @@ def attacks(small: Sequence[bytes], learned: Sequence[bytes], large: Sequence[by
     """What A sends: many small requests of both kinds, or few large ones."""
     of_bytes = OVER * BYTES_PER_SECOND / statistics.fmean(map(len, large))
     half = OVER * REQUESTS_PER_SECOND / 2
-    return {"many small": [Load(small, half), Load(learned, half)], "few large": [Load(large, of_bytes)]}
+    return dict(zip(ATTACKS, ([Load(small, half), Load(learned, half)], [Load(large, of_bytes)]), strict=True))
 
 
 def result_of(name: str, turns: Sequence[tuple[Turn, Turn]]) -> dict[str, Any]:
@@ -115,6 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print a table; exit code 1 if the target is missed."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.fairness", description=__doc__)
     parser.add_argument("--model", default="sinusoid", help="model of the streams (default: %(default)s)")
+    parser.add_argument("--attack", choices=ATTACKS, action="append", help="this alone (default: all of them)")
     parser.add_argument("--rounds", type=int, default=5, help="turns alone and beside (default: %(default)d)")
     parser.add_argument("--seconds", type=float, default=8.0, help="length of a turn (default: %(default)g)")
     parser.add_argument("--json", type=Path, default=Path("build/fairness.json"), help="file for all figures")
@@ -146,7 +148,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             asyncio.run(turn(server.port, mine, [], given.seconds / 4))  # streams and threads get warm
             print("| A sends | B's | alone, ms | beside, ms | ratio, least to greatest | target |")
             print("| --- | --- | ---: | ---: | ---: | ---: |")
-            for name, other in theirs.items():
+            for name in given.attack or ATTACKS:
+                other = theirs[name]
                 pairs = [
                     (
                         asyncio.run(turn(server.port, mine, [], given.seconds)),

@@ -22,6 +22,8 @@ LOOKS = 4
 """How often in the shortest wait a connection is looked at."""
 REST_BYTES_MAX = 8 * 2**20
 """Most that is read of a body after its answer: who goes on to write may else never come to read why it was refused."""
+PIPELINED_MAX = 32
+"""Most requests of a connection that wait for the one before them: each takes kilobytes, and a few bytes bring it."""
 _UPLOADS = (ARROW.encode(), NDJSON.encode())
 """Bodies that come as their rows do, and so may be slow for as long as they are not silent."""
 
@@ -54,9 +56,10 @@ class PatientProtocol(HttpToolsProtocol):
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop looking."""
+        """Stop looking; what was asked and not begun is let go of."""
         self._looking.cancel()
         super().connection_lost(exc)
+        self.pipeline.clear()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes in; a head has a limit, and so has what comes of a body after its answer."""
@@ -75,6 +78,11 @@ class PatientProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """A body may follow."""
+        if self.transport.is_closing():
+            return
+        if len(self.pipeline) >= PIPELINED_MAX:
+            self._reset()
+            return
         upload = any(name == b"content-type" and value.lower().startswith(_UPLOADS) for name, value in self.headers)
         self._begin(Phase.UPLOAD if upload else Phase.BODY)
         super().on_headers_complete()

@@ -33,6 +33,7 @@ SPREAD_SECONDS = 2.0
 """In which the clients begin; ten thousand take five times as long."""
 CLIENTS_A_SPREAD = 2_000
 NICE = 15
+PIPELINED = 32
 ESTABLISHED = 1
 """A connection's state (tcp(7)); what the server has closed with a request unread is reset."""
 
@@ -113,8 +114,8 @@ async def silent_body(model: str) -> Sent:
 
 
 async def slow_reader(_model: str) -> Sent:
-    """Requests for a long answer, of which none is read."""
-    yield (b"GET /openapi.json HTTP/1.1\r\n" + HOST + b"\r\n") * 500
+    """Requests for a long answer, of which none is read: as many as a connection may have waiting."""
+    yield (b"GET /openapi.json HTTP/1.1\r\n" + HOST + b"\r\n") * PIPELINED
     await _for_ever()
 
 
@@ -157,7 +158,7 @@ ATTACKS = {
     "slow heads": Attack(500, slow_head, limit="head_seconds"),
     "slow bodies": Attack(500, slow_body, limit="body_seconds"),
     "silent bodies": Attack(500, silent_body, limit="body_seconds"),
-    "slow readers": Attack(50, slow_reader, reads=False, limit="reader_seconds"),
+    "slow readers": Attack(20, slow_reader, reads=False, limit="reader_seconds"),
     "endless chunks": Attack(4, endless_chunks),
     "gzip bombs": Attack(20, gzip_bomb),
     "header floods": Attack(20, header_flood),

@@ -12,7 +12,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from service.config import Settings
-from service.patience import patient
+from service.patience import PIPELINED_MAX, patient
 from tests.service.http_case import run_async
 
 HEAD = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\n"
@@ -98,11 +98,12 @@ async def test_a_body_has_to_go_on() -> None:
         writer.write(HEAD + b"ab")
         assert await closed(reader) == b""
         writer.close()
+    async with served(body_seconds=8 * SHORT) as app:  # long enough for what is read before it pauses
         app.read_on.clear()
         reader, writer = await asyncio.open_connection("127.0.0.1", app.port)
         size = 4 * 2**16
         writer.write(HEAD.replace(b": 4", f": {size}".encode()) + b"x" * (size - 1))
-        await asyncio.sleep(4 * SHORT)
+        await asyncio.sleep(12 * SHORT)
         assert not reader.at_eof()
         app.read_on.set()
         writer.write(b"x")
@@ -208,6 +209,25 @@ async def test_a_head_has_a_limit() -> None:
             reader, writer = await asyncio.open_connection("127.0.0.1", app.port)
             writer.write(b"GET / HTTP/1.1\r\nHost: test\r\n" + flood)
             assert (await closed(reader)).startswith(b"HTTP/1.1 400") or reader.at_eof()
+            writer.close()
+
+
+@run_async
+async def test_there_is_a_limit_of_requests_that_wait() -> None:
+    """On one connection: so many are answered in turn, one with more is closed."""
+    async with served() as app:
+        for more in (0, 1):
+            app.read_on.clear()
+            reader, writer = await asyncio.open_connection("127.0.0.1", app.port)
+            writer.write((HEAD + b"abcd") * (1 + PIPELINED_MAX + more))
+            if more:
+                assert await closed(reader) == b""
+            else:
+                await asyncio.sleep(SHORT)
+                app.read_on.set()
+                async with asyncio.timeout(30):
+                    for _ in range(1 + PIPELINED_MAX):
+                        assert (await reader.readuntil(b"ok\r\n0\r\n\r\n")).startswith(b"HTTP/1.1 200")
             writer.close()
 
 
