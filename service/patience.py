@@ -48,16 +48,17 @@ class PatientProtocol(HttpToolsProtocol):
         """Begin to wait for a head; or close it at once, where there is no room."""
         super().connection_made(transport)
         settings = self.settings
-        self._begin(Phase.HEAD)
         self._unread_since: float | None = None
         self._every = min(settings.head_seconds, settings.body_seconds, settings.reader_seconds) / LOOKS
-        self._looking = self.loop.call_later(self._every, self._look)
+        self._looking: asyncio.TimerHandle | None = None
+        self._begin(Phase.HEAD)
         if len(self.connections) > settings.connections_max:
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop looking; what was asked and not begun is let go of."""
-        self._looking.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
         super().connection_lost(exc)
         self.pipeline.clear()
 
@@ -103,6 +104,7 @@ class PatientProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client does not read."""
         self._unread_since = self.loop.time()
+        self._look_later()
         super().pause_writing()
 
     def resume_writing(self) -> None:
@@ -113,10 +115,17 @@ class PatientProtocol(HttpToolsProtocol):
     def _begin(self, phase: Phase) -> None:
         self._phase, self._bytes = phase, 0
         self._since = self._silent_since = self.loop.time()
+        self._look_later()
+
+    def _look_later(self) -> None:
+        """Nobody looks at a connection that waits for nothing: there may be thousands."""
+        waits = self._phase is not Phase.IDLE or self._unread_since is not None
+        if waits and self._looking is None and not self.transport.is_closing():
+            self._looking = self.loop.call_later(self._every, self._look)
 
     def _look(self) -> None:
         """Close the connection where its client has taken too long."""
-        now = self.loop.time()
+        now, self._looking = self.loop.time(), None
         if self._phase in (Phase.BODY, Phase.UPLOAD) and self.flow.read_paused:
             self._since += self._every  # it is the service that does not read
             self._silent_since = now
@@ -126,7 +135,7 @@ class PatientProtocol(HttpToolsProtocol):
         elif self._late(now):
             self.transport.abort()
         else:
-            self._looking = self.loop.call_later(self._every, self._look)
+            self._look_later()
 
     def _reset(self) -> None:
         """Close at once; what the client has not read is not kept for it by the system, as it would be for minutes."""
