@@ -159,6 +159,8 @@ def _check_log(db: Any, record: StreamRecord, chains: dict[int, bytes]) -> int:
         raise DamagedError(record.stream, record.stream_version, "its log is missing")
     (kept,) = db.execute("SELECT beside FROM streams WHERE key=?", (record.key,)).fetchone()
     first = begins_at(kept)
+    if first > record.stream_version + 1:
+        raise DamagedError(record.stream, record.stream_version, "its log is said to begin after its end")
     (found,) = db.execute("SELECT min(revision) FROM entries WHERE stream=?", (record.key,)).fetchone()
     if (found or record.stream_version + 1) > first <= record.stream_version:
         raise DamagedError(record.stream, first, "its log entry is missing")
