@@ -113,10 +113,10 @@ def check_rows(
         damages += found
         entries += count
         progress(streams)
-    models = db.execute("SELECT name, version, digest, bundle FROM models").fetchall()
+    models = db.execute("SELECT name, version, digest, bundle, active FROM models").fetchall()
     damages += [
         Damage(None, None, f"the bundle of model {name}, version {version}, was altered")
-        for name, version, digest, bundle in models
+        for name, version, digest, bundle, _ in models
         if bundle_digest(bundle) != digest
     ]
     return Checked(streams, entries, len(models), damages)

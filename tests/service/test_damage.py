@@ -210,6 +210,8 @@ def test_a_schema_that_was_altered_is_named(whole: Path) -> None:
 
     asyncio.run(look())
     assert is_named(whole)
+    (whole / FILE).write_bytes(data.replace(b"  active INTEGER", b"  ective INTEGER"))
+    assert is_named(whole)
 
 
 def test_a_log_that_begins_after_its_end_is_named(whole: Path) -> None:
