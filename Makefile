@@ -16,11 +16,13 @@ ARGS ?=
 ACCLIMATE_DATA_DIR ?= var
 N ?= 20
 JOBS ?= auto
+MINUTES ?= 30
+EXAMPLES ?= 15
 IMAGE ?= acclimate
 CONTAINER ?= $(shell command -v docker || command -v podman)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check demo docs reference pictures models benchmark tabular sinusoid omniglot switching detection recurring virtual-drift metatrain-speed engine-rate http-rate upload-rate workers many-streams latency overload audit crash model-test damage loadtest bench image image-test clean
+.PHONY: help serve test check demo docs reference pictures models benchmark tabular sinusoid omniglot switching detection recurring virtual-drift metatrain-speed engine-rate http-rate upload-rate workers many-streams latency overload audit fairness hostile soak crash model-test damage openapi loadtest bench image image-test clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r t d; do printf '%-15s %s\n' "$$t" "$$d"; done
@@ -123,6 +125,15 @@ latency: $(VENV)/.installed ## predictions at half the rate that is kept, beside
 overload: $(VENV)/.installed ## three times the feedback that can be taken: what is learned, refused, and how health answers
 	@$(PY) -m loadtest.overload $(ARGS)
 
+fairness: $(VENV)/.installed ## what one tenant waits while another sends all that its key allows, and more
+	@$(PY) -m loadtest.fairness $(ARGS)
+
+hostile: $(VENV)/.installed ## slow, endless, flooding and idle clients beside one that predicts
+	@$(PY) -m loadtest.hostile $(ARGS)
+
+soak: $(VENV)/.installed ## mixed traffic for MINUTES=30: memory, descriptors and threads have to stay flat
+	@$(PY) -m loadtest.soak --minutes $(MINUTES) $(ARGS)
+
 crash: $(VENV)/.installed ## kill -9 under load, restart, compare; N=20 cycles
 	@$(PY) -m loadtest.crash --cycles $(N) $(ARGS)
 
@@ -131,6 +142,9 @@ model-test: $(VENV)/.installed-dev ## requests, faults and crashes in any order 
 
 damage: $(VENV)/.installed-dev ## damage each block of a store, fail each write: nothing wrong is served, nothing is lost
 	@BLOCKS_EVERY=1 $(PY) -m pytest tests/service/test_damage.py tests/service/test_power.py $(ARGS)
+
+openapi: $(VENV)/.installed-dev ## requests made out of the description, alone and in walks; EXAMPLES=15 of each
+	@EXAMPLES=$(EXAMPLES) $(PY) -m pytest tests/e2e/test_openapi.py $(ARGS)
 
 loadtest: $(VENV)/.installed ## open-loop load on a server of its own: latency percentiles, achieved rate
 	@$(PY) -m loadtest $(ARGS)

@@ -94,8 +94,11 @@ class _Connection(asyncio.Protocol):
         self._send()
 
 
-def requests_of(path: str, rows: int, columns: int, names: Sequence[str], port: int) -> list[bytes]:
-    """One request a stream, ready to send, in random order."""
+def requests_of(
+    path: str, rows: int, columns: int, names: Sequence[str], port: int, key: str | None = None
+) -> list[bytes]:
+    """One request a stream, ready to send, in random order; with a key, if there is one."""
+    authorization = f"authorization: Bearer {key}\r\n" if key else ""
     draw = random.Random(0)  # noqa: S311 - no secret
     found = []
     for name in names:
@@ -107,7 +110,7 @@ def requests_of(path: str, rows: int, columns: int, names: Sequence[str], port: 
         text = json.dumps(body).encode()
         head = (
             f"POST /v1/streams/{name}/{path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(text)}\r\n\r\n"
+            f"{authorization}content-type: application/json\r\ncontent-length: {len(text)}\r\n\r\n"
         )
         found.append(head.encode() + text)
     draw.shuffle(found)
@@ -148,9 +151,10 @@ def bare_server() -> Iterator[Server]:
         process.wait()
 
 
-def create(url: str, model: str, streams: int) -> tuple[int, list[str]]:
-    """The model's number of inputs, and new streams of it."""
-    with httpx.Client(base_url=url, trust_env=False) as client:
+def create(url: str, model: str, streams: int, key: str | None = None) -> tuple[int, list[str]]:
+    """The model's number of inputs, and new streams of it, of the tenant of a key."""
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    with httpx.Client(base_url=url, trust_env=False, headers=headers) as client:
         columns = len(client.get(f"/v1/models/{model}").raise_for_status().json()["features"])
         names = [f"s{number}" for number in range(streams)]
         for name in names:

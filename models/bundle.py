@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ FORMAT_VERSION = 1
 KEY = "acclimate"
 HEADER_BYTES_MAX = 16 * 2**20
 """Longest safetensors header that is read."""
+_KNOWN = {field.name for field in fields(ModelSpec)}
 
 
 class Model(NamedTuple):
@@ -35,6 +36,7 @@ def write_bundle(model: Model) -> bytes:
         **asdict(model.spec),
         "checksums": {name: tensor_digest(tensor) for name, tensor in meta.items()},
     }
+    header["header_checksum"] = _header_digest(header, meta)
     return save_tensors(meta, metadata={KEY: json.dumps(header, sort_keys=True)})
 
 
@@ -63,9 +65,12 @@ def read_bundle(source: bytes | Path, name: str = "the file") -> Model:
         meta = load_tensors(data)
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise BundleError(f"{name}: damaged safetensors file ({error}); fetch or train it again") from error
+    checksum, stated = header.pop("header_checksum", None), {"format_version": FORMAT_VERSION, **header}
     checksums = header.pop("checksums", None)
     if not isinstance(checksums, dict) or set(checksums) != set(meta):
         raise BundleError(f"{name}: the tensors do not match the header; the file is damaged")
+    if checksum is not None and checksum != _header_digest(stated, meta):  # bundles of before it was there have none
+        raise BundleError(f"{name}: the header fails its checksum; the file is damaged")
     for tensor_name, tensor in meta.items():
         if tensor_digest(tensor) != checksums[tensor_name]:
             raise BundleError(f"{name}: tensor {tensor_name} fails its checksum; the file is damaged")
@@ -91,7 +96,15 @@ def _header(data: bytes, name: str) -> dict[str, Any]:
     return dict(header)
 
 
+def _header_digest(header: dict[str, Any], meta: Tensors) -> str:
+    """Checksum of all that the file says but for the tensors' bytes, in hexadecimal."""
+    shapes = {name: [str(tensor.dtype), list(tensor.shape)] for name, tensor in meta.items()}
+    return hashlib.blake2b(json.dumps([header, shapes], sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
 def _spec(header: dict[str, Any]) -> ModelSpec:
+    if unknown := header.keys() - _KNOWN:
+        raise ValueError(f"it says {min(unknown)[:64]!r}, which none does")
     target = header["target"]
     return ModelSpec(
         name=str(header["name"]),

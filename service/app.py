@@ -21,7 +21,7 @@ from service.hotpath import HotFastAPI
 from service.keys import DEFAULT_TENANT, KeyRing
 from service.links import Crew
 from service.middleware import RequestMiddleware
-from service.openapi import describe
+from service.openapi import describe, serve_description
 from service.routes import HOT_ENDPOINTS, ROUTERS, methods_at
 from service.routes.context import Context
 from service.shards import lay_out, lay_out_shared, read_layout
@@ -106,6 +106,7 @@ def create_app(
     for router in ROUTERS:
         app.include_router(router)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    serve_description(app)
     return app
 
 

@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     head_bytes_max: Count = Field(default=65_536, description="largest head of a request, bytes")
     head_seconds: Wait = Field(default=10.0, description="time that the head of a request may take")
     body_seconds: Wait = Field(default=120.0, description="longest silence in the middle of a body")
+    body_bytes_per_second_min: Count = Field(
+        default=500, description="least rate of a body that takes longer than that, uploads excepted, bytes per second"
+    )
     reader_seconds: Wait = Field(default=60.0, description="time that a client may leave an answer unread")
     event_followers_max: Count = Field(default=1_000, description="clients that follow events at once")
     webhooks_max: Count = Field(default=100, description="webhooks")

@@ -2,9 +2,13 @@
 
 from typing import Any
 
+import orjson
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from service.errors import (
     ConflictError,
@@ -45,6 +49,20 @@ def describe(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         app.openapi_schema = _build(app)
     return app.openapi_schema
+
+
+def serve_description(app: FastAPI) -> None:
+    """Answer the description as bytes that are made once: FastAPI encodes it anew for everybody, who need no key."""
+    made: list[bytes] = []
+
+    async def described(_request: Request) -> Response:
+        if not made:
+            made.append(orjson.dumps(describe(app)))
+        return Response(made[0], media_type="application/json")
+
+    routes = app.router.routes
+    place = next(at for at, route in enumerate(routes) if getattr(route, "path", None) == app.openapi_url)
+    routes[place] = Route(str(app.openapi_url), described, methods=["GET"], include_in_schema=False)
 
 
 def _build(app: FastAPI) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from weakref import WeakKeyDictionary
 from models import Engine
 
 BRIEF_SECONDS = 0.005
-"""A shorter tick is worked on where it is asked for: so long may a thread keep the event loop waiting anyway, which is
-the interpreter's interval between two switches (``sys.getswitchinterval``)."""
+"""A shorter tick is worked on where it is asked for: in a thread its small operations, each of which gives up the
+interpreter's lock, would take longer, and others no less time."""
 WEIGHT = 0.2
 """Of the newest tick in the running mean."""
 

@@ -17,6 +17,8 @@ from service.types import EventKind
 
 ID_PATTERN = r"^[A-Za-z0-9._:\-]{1,128}$"
 ID_RULE = "an id is a string of 1 to 128 of A-Z a-z 0-9 . _ : -"
+NUMBER_MAX = 2**63 - 1
+"""Greatest revision and version that a store can be asked for."""
 _ID = re.compile(ID_PATTERN.rstrip("$"))
 
 Id: TypeAlias = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
@@ -102,7 +104,7 @@ class LabelsBody(_Body):
 class RollbackBody(_Body):
     """Where to go back to: one of both."""
 
-    revision: int | None = Field(None, ge=0, description="A revision of the stream.")
+    revision: int | None = Field(None, ge=0, le=NUMBER_MAX, description="A revision of the stream.")
     before: str | float | None = Field(
         None, description="The last revision committed before this time: RFC 3339, or seconds since 1970."
     )
@@ -111,7 +113,7 @@ class RollbackBody(_Body):
 class ActivateBody(_Body):
     """Which version of a model is to be the active one."""
 
-    version: int = Field(ge=1, description="One of the model's versions.")
+    version: int = Field(ge=1, le=NUMBER_MAX, description="One of the model's versions.")
 
 
 class WebhookBody(_Body):
@@ -147,6 +149,7 @@ class Limits(BaseModel):
     head_bytes_max: int
     head_seconds: float
     body_seconds: float
+    body_bytes_per_second_min: int
     reader_seconds: float
     event_followers_max: int
     webhooks_max: int
@@ -378,7 +381,7 @@ def parse_rollback(body: Any) -> Rollback:
         raise InvalidError.at((), 'send either {"revision": R} or {"before": TIME}')
     if before is not None:
         return Rollback(None, seconds(("before",), before))
-    if isinstance(revision, bool) or not isinstance(revision, int) or revision < 0:
+    if isinstance(revision, bool) or not isinstance(revision, int) or not 0 <= revision <= NUMBER_MAX:
         raise InvalidError.at(("revision",), "expected a revision, a whole number from 0 on")
     return Rollback(revision, None)
 
@@ -390,7 +393,7 @@ def parse_activate(body: Any) -> int:
         InvalidError: Names the wrong field.
     """
     version = _object(body, ActivateBody).get("version")
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= NUMBER_MAX:
         raise InvalidError.at(("version",), "expected the number of one of the model's versions")
     return version
 

@@ -1,6 +1,7 @@
 """What every route works with, and the parameters that several of them share."""
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from typing import Annotated, Protocol, cast
 
 from fastapi import Depends, Header, Path, Query, Request
@@ -30,6 +31,7 @@ class Context:
         uploads: Uploads to them, and to those of other workers, that run.
         fleet: The streams of all workers; ``None`` where there is one.
         draining: Whether it was told to stop: it still answers, but is no longer ready.
+        inflating: Held while a compressed body is inflated: one at a time, since few bytes may keep a core busy.
     """
 
     settings: Settings
@@ -37,6 +39,7 @@ class Context:
     uploads: Uploads
     fleet: Fleet | None = None
     draining: bool = False
+    inflating: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def all_streams(self) -> Door:

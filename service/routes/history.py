@@ -9,7 +9,7 @@ from service.json_body import read_body, read_json, require_type
 from service.routes.answers import answer, page
 from service.routes.context import Limit, Serving, StreamId
 from service.routes.describe import BINARY, FILE, body_of, page_of
-from service.schemas import RollbackBody, parse_rollback
+from service.schemas import NUMBER_MAX, RollbackBody, parse_rollback
 from service.types import LearnedRow, Restored, Revision, StreamInfo
 
 router = APIRouter(prefix="/v1/streams/{stream}", tags=["streams"])
@@ -20,7 +20,9 @@ async def list_revisions(
     service: Serving,
     stream: StreamId,
     limit: Limit,
-    after: Annotated[int, Query(ge=0, description="Only revisions after this one; next_cursor is one.")] = 0,
+    after: Annotated[
+        int, Query(ge=0, le=NUMBER_MAX, description="Only revisions after this one; next_cursor is one.")
+    ] = 0,
 ) -> Response:
     """Oldest first, as far back as the log is kept."""
     return page(*await service.streams.history.revisions(stream, after, limit))

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Sequence
 from hashlib import blake2b
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -223,9 +224,9 @@ def verify_watch(stream: str, watch: InputWatch, digest: bytes) -> InputWatch:
     return watch
 
 
-def bundle_digest(bundle: bytes) -> str:
-    """Identity of a bundle: the digest of its bytes, in hexadecimal."""
-    return blake2b(bundle, digest_size=DIGEST_BYTES).hexdigest()
+def bundle_digest(bundle: object) -> str:
+    """Identity of a bundle: the digest of its bytes, in hexadecimal; where a damaged store has none, of nothing."""
+    return blake2b(bundle if isinstance(bundle, bytes) else b"", digest_size=DIGEST_BYTES).hexdigest()
 
 
 def drift_fields(record: StreamRecord) -> list[Any]:
@@ -239,3 +240,13 @@ def record_digest(record: StreamRecord) -> bytes:
     rest = (record.chain.hex(), record.state, drift_fields(record), record.created_at, record.updated_at)
     text = orjson.dumps([*fields, *rest], option=orjson.OPT_SORT_KEYS)
     return blake2b(text, digest_size=DIGEST_BYTES).digest()
+
+
+def verify_rising(after: Any, found: Sequence[Any]) -> None:
+    """Check that keys which were asked for in order, from one on, came so: a page that leads back has no end.
+
+    Raises:
+        DamagedError: They did not.
+    """
+    if any(later is None or later <= earlier for earlier, later in pairwise((after, *found))):
+        raise DamagedError(None, None, "an index does not lead from one record to the next")

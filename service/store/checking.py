@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from service.errors import ConfigurationError
 from service.store.base import FORMAT_VERSION, DamagedError, Entry, InputWatch, Pending, StreamRecord
 from service.store.beside import COLUMNS, RowSums, begins_at, rows_beside
-from service.store.chain import bundle_digest, verify_chain, verify_pending, verify_watch
+from service.store.chain import bundle_digest, verify_chain, verify_pending, verify_rising, verify_watch
 from service.store.schema import APPLICATION_ID, FILE_NAME, READER_PRAGMAS, connect_read_only
 from service.store.statements import to_record, to_snapshot
 
@@ -103,15 +103,20 @@ def check_rows(
     damages: list[Damage] = []
     streams = entries = key = 0
     while (row := db.execute(_RECORD, (key,)).fetchone()) is not None:
+        try:
+            verify_rising(key, [row[0]])
+        except DamagedError as error:
+            damages.append(_damage(error))
+            break
         key, streams = row[0], streams + 1
         found, count = _check_stream(db, beside, row)
         damages += found
         entries += count
         progress(streams)
-    models = db.execute("SELECT name, version, digest, bundle FROM models").fetchall()
+    models = db.execute("SELECT name, version, digest, bundle, active FROM models").fetchall()
     damages += [
         Damage(None, None, f"the bundle of model {name}, version {version}, was altered")
-        for name, version, digest, bundle in models
+        for name, version, digest, bundle, _ in models
         if bundle_digest(bundle) != digest
     ]
     return Checked(streams, entries, len(models), damages)
@@ -154,6 +159,8 @@ def _check_log(db: Any, record: StreamRecord, chains: dict[int, bytes]) -> int:
         raise DamagedError(record.stream, record.stream_version, "its log is missing")
     (kept,) = db.execute("SELECT beside FROM streams WHERE key=?", (record.key,)).fetchone()
     first = begins_at(kept)
+    if first > record.stream_version + 1:
+        raise DamagedError(record.stream, record.stream_version, "its log is said to begin after its end")
     (found,) = db.execute("SELECT min(revision) FROM entries WHERE stream=?", (record.key,)).fetchone()
     if (found or record.stream_version + 1) > first <= record.stream_version:
         raise DamagedError(record.stream, first, "its log entry is missing")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from service.errors import ConfigurationError
 from service.store.base import DamagedError, StreamRecord
+from service.store.chain import verify_rising
 from service.store.schema import FILE_NAME, READER_PRAGMAS, connect, open_writer
 from service.store.sqlite import SqliteStore
 from service.store.statements import MANY, columns_of, to_record
@@ -116,6 +117,7 @@ def _groups(reader: sqlite3.Connection) -> Iterator[list[StreamRecord]]:
         ).fetchall()
         if not rows:
             return
+        verify_rising(after, [row[0] for row in rows])
         yield [to_record(row) for row in rows]
         after = rows[-1][0]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from service.errors import ConfigurationError
 from service.store.base import FORMAT_VERSION, DamagedError, Entry, ModelRecord, StreamRecord
-from service.store.chain import bundle_digest, verify_chain
+from service.store.chain import bundle_digest, verify_chain, verify_rising
 from service.store.schema import APPLICATION_ID, FILE_NAME, READER_PRAGMAS, connect_read_only, translate
 from service.store.statements import to_record
 
@@ -112,6 +112,7 @@ class StoreReader:
             entries = [Entry._make(row) for row in rows]
             if not entries:
                 return
+            verify_rising(revision, [entry.revision for entry in entries])
             for entry in entries:  # one by one: a clock that was put back leaves gaps in what ``since`` selects
                 verify_chain(record.stream, (entry.revision - 1, entry.previous), [entry])
             yield from entries

@@ -256,6 +256,10 @@ def _make(connection: sqlite3.Connection, tables: str, mark: str, version: int) 
     connection.execute("COMMIT")
 
 
+_STRANGE = ("no such column", "no such table", "malformed database schema")
+"""How SQLite begins what it says where the text of the schema was altered."""
+
+
 def translate(error: sqlite3.Error | UnicodeDecodeError) -> ServiceError:
     """What a failed statement means to a client. Whatever it is, its transaction was rolled back."""
     code = getattr(error, "sqlite_errorcode", None)
@@ -266,6 +270,7 @@ def translate(error: sqlite3.Error | UnicodeDecodeError) -> ServiceError:
         return StoreFullError(
             "The disk of the data directory is full: nothing was learned, free some space and repeat."
         )
-    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+    strange = code == sqlite3.SQLITE_ERROR and str(error).startswith(_STRANGE)  # our statements are always the same
+    if strange or code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
         return DamagedError(None, None, str(error))
     return UnavailableError(f"The store failed ({error}): nothing was changed, repeat later.")

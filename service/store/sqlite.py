@@ -36,6 +36,7 @@ from service.store.chain import (
     verify_loaded,
     verify_page,
     verify_pending,
+    verify_rising,
     verify_watch,
 )
 from service.store.lock import DirectoryLock, sync_directory
@@ -187,7 +188,9 @@ class SqliteStore:
     ) -> list[tuple[StreamRecord, Snapshot | None]]:
         """One page of streams."""
         first = max(prefix, after + "\0" if after else "")
-        return self._page((first, prefix + "\U0010ffff", None, model, limit))
+        found = self._page((first, prefix + "\U0010ffff", None, model, limit))
+        verify_rising(after, [record.stream for record, _ in found])
+        return found
 
     def _page(self, values: tuple[str, str, str | None, str | None, int]) -> list[tuple[StreamRecord, Snapshot | None]]:
         """Streams by least and greatest id, exact id, model and number."""
@@ -362,6 +365,7 @@ class SqliteStore:
                 " ORDER BY stream LIMIT ?4",
                 (model, version, after, limit),
             ).fetchall()
+            verify_rising(after, [stream for _, stream in keys])
             rows = [db.execute(_RECORD, (key,)).fetchone() for key, _ in keys]
         return [to_record(row) for row in rows]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models import Engine, Model
+from models import Engine, Model, write_bundle
 from models.plan import Plan
 from models.tasks import Table, read_table
 from models.types import DetectorChoice, Expert, Feature, Lags, ModelSpec, Target
@@ -48,6 +48,14 @@ def untrained(spec: ModelSpec) -> Model:
         meta = learner.meta_init(torch.Generator().manual_seed(0))
         tensors |= {f"{name}.{key}": value for key, value in meta.items()}
     return Model(spec, tensors)
+
+
+def older_bundle(model: Model) -> bytes:
+    """The model's file as it was written before headers had a checksum."""
+    data = write_bundle(model)
+    start = data.index(b'\\"header_checksum')
+    older = data[8:start] + data[data.index(b",", start) + 2 :]
+    return (int.from_bytes(data[:8], "little") - len(data) + 8 + len(older)).to_bytes(8, "little") + older
 
 
 def small_engine(task: str = "regression", lags: Lags | None = None) -> Engine:

@@ -222,6 +222,33 @@ async def test_work_that_never_waits_leaves_the_loop_to_others_between_ticks() -
 
 
 @run_async
+async def test_batchers_take_turns() -> None:
+    """Beside one whose queue is full and whose work never waits, another's only item comes within three ticks."""
+    order: list[str] = []
+
+    async def busy(items: list[int]) -> Sequence[int | Exception]:
+        order.append("busy")
+        return items
+
+    async def seldom(items: list[int]) -> Sequence[int | Exception]:
+        order.append("seldom")
+        return items
+
+    first, second = made(busy, queue_items_max=500, tick_items_max=1), made(seldom)
+    first.start()
+    second.start()
+    crowd = [first.put(item) for item in range(500)]
+    for number in range(10):
+        await crowd[20 * number]
+        asked = len(order)
+        assert await second.put(number) == number
+        assert "seldom" in order[asked : asked + 4]
+    await asyncio.gather(*crowd)
+    for batcher in (first, second):
+        await batcher.close()
+
+
+@run_async
 async def test_what_arrives_during_a_tick_comes_along_with_the_next() -> None:
     """Also what takes two turns of the loop to get from the socket into the queue."""
     ticks: list[list[int]] = []

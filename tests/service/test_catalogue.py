@@ -11,7 +11,7 @@ from models import Model, read_bundle, write_bundle
 from service.config import Settings
 from service.store import SqliteStore, Store
 from service.streams import Streams
-from tests.models.examples import small_model
+from tests.models.examples import older_bundle, small_model
 from tests.service.http_case import assert_problem, run_async, serving, small_models
 from tests.service.streams_case import PROBE, batches
 
@@ -67,12 +67,12 @@ async def test_an_uploaded_version_waits_to_be_activated() -> None:
 
 @run_async
 async def test_a_file_is_told_by_what_it_says() -> None:
-    """However it was written: the files that ship are the versions that are served."""
-    file = SHIPPED
-    model = read_bundle(file)
-    assert write_bundle(model) != file
+    """However it was written: an older file of a model is the same version of it."""
+    model = read_bundle(SHIPPED)
+    older = older_bundle(model)
+    assert write_bundle(model) != older
     async with serving() as (client, _):
-        for written in (file, write_bundle(model), write_bundle(read_bundle(write_bundle(model)))):
+        for written in (SHIPPED, older, write_bundle(read_bundle(older))):
             added = await client.post("/v1/models/new/versions", content=written, headers=FILE)
             assert added.json()["version"] == 1
 

@@ -16,7 +16,8 @@ from models import BundleError, read_bundle, write_bundle
 from service.errors import ConfigurationError, NotFoundError
 from service.store import DamagedError, SqliteStore, check_store
 from service.store.beside import COLUMNS
-from tests.service.damage_case import FILE, NAMES, NAMING, WAL, Named, answers, damages, differences, fill, told
+from service.store.chain import bundle_digest
+from tests.service.damage_case import ABSENT, FILE, NAMES, NAMING, WAL, Named, answers, damages, differences, fill, told
 from tests.service.http_case import run_async
 from tests.service.streams_case import PROBE, batches, models, opened
 
@@ -45,16 +46,20 @@ def is_named(directory: Path) -> bool:
 
 
 def test_a_damaged_block_changes_no_answer_or_is_named(whole: Path) -> None:
-    """Of the database: all that can be asked is answered as before, or with damage; the check finds what answers do."""
+    """Of the database: all that can be asked is answered as before, or with damage; the check finds what answers do.
+
+    Where an index does not lead to a stream any more, it is not found; the check finds that, too.
+    """
     expected = answers(whole)
     assert not isinstance(expected, Named)
     assert not [what for what, value in expected.items() if isinstance(value, Named)]
     wrong, found = [], 0
     for damage in damages(whole / FILE, EVERY or 17):
         after = answers(whole, damage)
-        wrong += [(damage, what) for what in differences(after, expected)]
-        values = [after] if isinstance(after, Named) else after.values()
-        if any(isinstance(value, Named) and value.kind in NAMING for value in values):
+        values = [after] if isinstance(after, Named) else list(after.values())
+        hidden = any(isinstance(value, Named) and value.kind == ABSENT for value in values)
+        wrong += [] if hidden else [(damage, what) for what in differences(after, expected)]
+        if hidden or any(isinstance(value, Named) and value.kind in NAMING for value in values):
             found += 1
             copy = whole.with_name("checked")
             shutil.copytree(whole, copy)
@@ -170,3 +175,50 @@ def test_an_empty_file_is_not_taken_for_a_new_store(whole: Path) -> None:
     (whole / FILE).unlink()
     (whole / f"{FILE}-new").write_bytes(b"half")
     SqliteStore(whole).close()
+
+
+def test_records_that_lead_back_end_the_check(whole: Path) -> None:
+    """Where the numbers of records are zeros, the one after the first is the first: that is named, once, and left."""
+    with sqlite3.connect(whole / FILE) as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name='streams'").fetchone()
+        (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    connection.close()
+    data = bytearray((whole / FILE).read_bytes())
+    start = (page - 1) * page_bytes
+    cells = [start + int.from_bytes(data[at : at + 2]) for at in (start + 10, start + 12)]
+    for cell in cells:
+        data[cell : cell + 64] = bytes(64)
+    (whole / FILE).write_bytes(data)
+    assert any("does not lead" in damage.reason for damage in check_store(whole).damages)
+
+
+@pytest.mark.parametrize("value", [None, 7, 0.5, "text"])
+def test_what_is_no_bytes_is_no_bundle(value: object) -> None:
+    """A damaged record may have anything in any column; it has not the digest of a bundle."""
+    assert bundle_digest(value) != bundle_digest(write_bundle(models()["reg"]))
+
+
+def test_a_schema_that_was_altered_is_named(whole: Path) -> None:
+    """Statements of ours do not fail for want of a column: that is damage, and nothing to repeat later."""
+    data = (whole / FILE).read_bytes()
+    (whole / FILE).write_bytes(data.replace(b"  first_row INTEGER", b"  first_rox INTEGER"))
+
+    async def look() -> None:
+        async with opened(SqliteStore(whole), given={}) as streams:
+            with pytest.raises(DamagedError, match="no such column"):
+                await streams.history.revisions("s0", 0, 10)
+
+    asyncio.run(look())
+    assert is_named(whole)
+    (whole / FILE).write_bytes(data.replace(b"  active INTEGER", b"  ective INTEGER"))
+    assert is_named(whole)
+
+
+def test_a_log_that_begins_after_its_end_is_named(whole: Path) -> None:
+    """The number of the first revision that is kept was altered."""
+    with sqlite3.connect(whole / FILE) as connection:
+        (beside,) = connection.execute("SELECT beside FROM streams WHERE stream='s1'").fetchone()
+        altered = beside[:-4] + bytes([beside[-4] ^ 4]) + beside[-3:]
+        connection.execute("UPDATE streams SET beside=? WHERE stream='s1'", (altered,))
+    connection.close()
+    assert any("begin after its end" in damage.reason for damage in check_store(whole).damages)

@@ -1,6 +1,7 @@
 """Clients that take too long, or are too many, are closed; all others are not."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,11 +12,13 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from service.config import Settings
-from service.patience import patient
+from service.patience import PIPELINED_MAX, patient
 from tests.service.http_case import run_async
 
 HEAD = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\n"
 SHORT, LONG = 0.05, 600.0
+ESTABLISHED, RESET = 1, 7
+"""States of a connection (tcp(7))."""
 CHUNK, CHUNKS = b"x" * 2**20, 64
 """More than the buffers between hold."""
 
@@ -95,16 +98,68 @@ async def test_a_body_has_to_go_on() -> None:
         writer.write(HEAD + b"ab")
         assert await closed(reader) == b""
         writer.close()
+    async with served(body_seconds=8 * SHORT) as app:  # long enough for what is read before it pauses
         app.read_on.clear()
         reader, writer = await asyncio.open_connection("127.0.0.1", app.port)
         size = 4 * 2**16
         writer.write(HEAD.replace(b": 4", f": {size}".encode()) + b"x" * (size - 1))
-        await asyncio.sleep(4 * SHORT)
+        await asyncio.sleep(12 * SHORT)
         assert not reader.at_eof()
         app.read_on.set()
         writer.write(b"x")
         async with asyncio.timeout(30):
             assert b"200" in await reader.readline()
+        writer.close()
+
+
+@pytest.mark.parametrize(("kind", "stays"), [("application/json", False), ("application/x-ndjson", True)])
+@run_async
+async def test_a_body_has_to_come_at_a_rate(kind: str, stays: bool) -> None:
+    """A byte now and then does not keep a connection, but that of an upload, whose rows come when they come."""
+    async with served(body_seconds=4 * SHORT, body_bytes_per_second_min=10_000) as app:
+        reader, writer = await asyncio.open_connection("127.0.0.1", app.port)
+        head = f"POST / HTTP/1.1\r\nHost: test\r\nContent-Type: {kind}\r\nContent-Length: 30\r\n\r\n"
+        writer.write(head.encode())
+        for _ in range(30):
+            await asyncio.sleep(SHORT / 2)
+            writer.write(b"x")
+        assert (await closed_or_line(reader)).startswith(b"HTTP/1.1 200") is stays
+        writer.close()
+
+
+@run_async
+async def test_what_follows_an_answer_has_a_limit() -> None:
+    """Who was answered before the body was whole may end it and ask again, but neither for ever nor for megabytes."""
+    head = b"PUT / HTTP/1.1\r\nHost: test\r\nContent-Length: 100000000\r\n\r\n"
+    async with served(head_seconds=2 * SHORT) as app:
+        reader, writer = await asyncio.open_connection("127.0.0.1", app.port)
+        writer.write(head)
+        assert (await closed(reader)).startswith(b"HTTP/1.1 200")  # though the head was in time
+        writer.close()
+    async with served() as app:
+        reader, writer = await asyncio.open_connection("127.0.0.1", app.port)
+        writer.write(HEAD.replace(b"POST", b"PUT") + b"ab")
+        assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        writer.write(b"cd" + HEAD + b"abcd")
+        assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        writer.write(head)
+        assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        with pytest.raises(ConnectionError):
+            await flood(writer)
+        writer.close()
+
+
+@run_async
+async def test_a_head_after_a_refused_body_has_to_be_whole_in_time() -> None:
+    """The end of a body that was answered before begins no wait without an end."""
+    async with served(head_seconds=4 * SHORT) as app:
+        reader, writer = await asyncio.open_connection("127.0.0.1", app.port)
+        writer.write(HEAD.replace(b"POST", b"PUT"))
+        assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        writer.write(b"abcd")
+        await asyncio.sleep(SHORT)
+        writer.write(b"GET / HT")
+        assert await closed(reader) == b""
         writer.close()
 
 
@@ -121,6 +176,16 @@ async def test_an_answer_has_to_be_read() -> None:
         transport.resume_reading()
         await closed(reader)
         writer.close()
+    async with served(reader_seconds=SHORT) as app:
+        app.large = True
+        with socket.create_connection(("127.0.0.1", app.port)) as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+            for _ in range(600):
+                state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+                if state != ESTABLISHED:
+                    break
+                await asyncio.sleep(SHORT)
+            assert state == RESET  # the system keeps nothing for who has not read
 
 
 @run_async
@@ -148,6 +213,25 @@ async def test_a_head_has_a_limit() -> None:
 
 
 @run_async
+async def test_there_is_a_limit_of_requests_that_wait() -> None:
+    """On one connection: so many are answered in turn, one with more is closed."""
+    async with served() as app:
+        for more in (0, 1):
+            app.read_on.clear()
+            reader, writer = await asyncio.open_connection("127.0.0.1", app.port)
+            writer.write((HEAD + b"abcd") * (1 + PIPELINED_MAX + more))
+            if more:
+                assert await closed(reader) == b""
+            else:
+                await asyncio.sleep(SHORT)
+                app.read_on.set()
+                async with asyncio.timeout(30):
+                    for _ in range(1 + PIPELINED_MAX):
+                        assert (await reader.readuntil(b"ok\r\n0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            writer.close()
+
+
+@run_async
 async def test_there_is_a_limit_of_connections() -> None:
     """One more is closed at once; the others are served, and one that goes makes room."""
     async with served(connections_max=2) as app:
@@ -169,6 +253,14 @@ async def test_there_is_a_limit_of_connections() -> None:
                 break
         assert b"200" in answer
         pairs[1][1].close()
+
+
+async def flood(writer: asyncio.StreamWriter) -> None:
+    """Write what no limit of these tests allows. Raises ConnectionError once the server has closed."""
+    for _ in range(CHUNKS):
+        writer.write(CHUNK)
+        async with asyncio.timeout(30):
+            await writer.drain()
 
 
 async def closed_or_line(reader: asyncio.StreamReader) -> bytes:

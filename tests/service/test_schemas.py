@@ -14,9 +14,11 @@ from service.schemas import (
     LabelsBody,
     Limits,
     PredictBody,
+    parse_activate,
     parse_feedback,
     parse_labels,
     parse_predict,
+    parse_rollback,
     parse_stream,
 )
 
@@ -192,3 +194,13 @@ def test_parse_feedback_needs_no_inputs_beside_ids() -> None:
 def test_limits_are_settings() -> None:
     """Every published limit is a setting of the same name."""
     assert set(Limits.model_fields) <= set(Settings.model_fields)
+
+
+@pytest.mark.parametrize("number", [2**63, 2**64 - 1, -1, True, "1", None])
+def test_numbers_that_no_store_has_are_refused(number: Any) -> None:
+    """Of versions and revisions; JSON has integers that SQLite has not."""
+    with pytest.raises(InvalidError, match="version"):
+        parse_activate({"version": number})
+    with pytest.raises(InvalidError, match="revision"):
+        parse_rollback({"revision": number})
+    assert parse_activate({"version": 2**63 - 1}) == 2**63 - 1

@@ -19,7 +19,7 @@ from service.tenants import folder_of
 from tests.models.examples import small_model
 from tests.service.crew_case import crew_of, names_of
 from tests.service.http_case import assert_problem, run_async, serving
-from tests.service.streams_case import PROBE, batches
+from tests.service.streams_case import PROBE, WaitingStore, batches, opened
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 FILE_TYPE = {"Content-Type": "application/octet-stream"}
@@ -78,6 +78,27 @@ async def test_streams_of_the_same_name_are_different_streams(tmp_path: Path) ->
         assert many.json()["results"][0]["error"]["status"] == 404
         await theirs.delete("/v1/streams/s")
         assert (await ours.get("/v1/streams/s")).json()["rows_seen"] == 2
+
+
+@run_async
+async def test_nobody_waits_for_another_tenants_commits() -> None:
+    """While all that one has sent waits for its disk, another learns and predicts: queues and threads are its own."""
+    slow = WaitingStore()
+    async with opened(slow) as theirs, opened() as ours:
+        for streams in (theirs, ours):
+            await streams.put("s", "reg")
+            await streams.put("t", "reg")
+        slow.gate.clear()
+        slow.begun.clear()
+        waiting = [asyncio.ensure_future(theirs.feedback(name, *batch)) for name in ("s", "t") for batch in batches(20)]
+        assert await asyncio.to_thread(slow.begun.wait, 30)
+        async with asyncio.timeout(30):
+            for batch in batches(3):
+                await ours.feedback("s", *batch)
+            assert (await ours.predict("s", PROBE)).stream_version == 3
+        assert not any(each.done() for each in waiting)
+        slow.gate.set()
+        await asyncio.gather(*waiting)
 
 
 @run_async
