@@ -37,7 +37,8 @@ def write_rides(file: Path) -> None:
                 turned = -1 if hour > HOURS * 2 // 3 else 1
                 temperature, rain = chance.uniform(5, 30), int(chance.random() < 0.3)
                 day = chance.choice(["weekday", "weekend"])
-                rides = 90 + turned * warmth * (temperature - 17.5) - 10 * rain + 5 * (day == "weekday") + chance.gauss(0, 1)
+                known = turned * warmth * (temperature - 17.5) - 10 * rain + 5 * (day == "weekday")
+                rides = 90 + known + chance.gauss(0, 1)
                 table.writerow([hour, shop, round(temperature, 1), rain, day, round(rides, 1)])
 
 
