@@ -27,9 +27,10 @@ class Threads:
         """Run in the predicting thread: answers to large requests, and the packing of snapshots."""
         return await asyncio.get_running_loop().run_in_executor(self._predicting, work)
 
-    async def learn(self, work: Callable[[], T]) -> T:
-        """Run in the learning thread: the numerics of feedback that takes longer; others are let in more often."""
-        sys.setswitchinterval(SWITCH_SECONDS)
+    async def learn(self, work: Callable[[], T], *, long: bool = True) -> T:
+        """Run in the learning thread: the numerics of feedback. If it takes long, others are let in more often."""
+        if long:
+            sys.setswitchinterval(SWITCH_SECONDS)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._learning, work)
         finally:
