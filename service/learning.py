@@ -10,7 +10,7 @@ from service.config import Settings
 from service.errors import ServiceError
 from service.hot import DAY_SECONDS, Hot, HotStreams, Writer
 from service.metrics import Metrics
-from service.pace import BRIEF_SECONDS, Load, Pace
+from service.pace import BRIEF_SECONDS, LONG_SECONDS, Load, Pace
 from service.payload import Rows, encode_feedback, finite
 from service.pending import Held, decode_held, scored
 from service.preparing import Prepared, Unlabelled, Work, prepare
@@ -98,10 +98,11 @@ class Learner:
             return found
 
         brief = all(isinstance(work.given, Rows) and not work.ids for work in works)  # ids are looked up on disk
-        if brief and self._pace.seconds(loads) <= BRIEF_SECONDS:
+        seconds = self._pace.seconds(loads)
+        if brief and seconds <= BRIEF_SECONDS:
             results = compute()
         else:
-            results = await self._threads.learn(compute)
+            results = await self._threads.learn(compute, long=seconds > LONG_SECONDS)
         if self.stages is not None:
             self.stages.stage("step")
         computed = [result for result in results if isinstance(result, _Computed)]

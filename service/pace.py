@@ -10,6 +10,8 @@ from models import Engine
 BRIEF_SECONDS = 0.005
 """A shorter tick is worked on where it is asked for: in a thread its small operations, each of which gives up the
 interpreter's lock, would take longer, and others no less time."""
+LONG_SECONDS = 0.03
+"""A longer tick is a large batch's, beside which others are let in more often."""
 WEIGHT = 0.2
 """Of the newest tick in the running mean."""
 

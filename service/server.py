@@ -6,7 +6,6 @@ import math
 import resource
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, closing, contextmanager, nullcontext
 from types import FrameType
@@ -29,9 +28,6 @@ FILES_BESIDE = 512
 """Files that are open beside the clients' connections."""
 GC_OBJECTS = 20_000
 """New objects between two collections."""
-SWITCH_SECONDS = 0.0005
-"""How long a thread may keep the interpreter's lock from the event loop; the default is ten times that. Whoever asks
-while a large batch is learned, of whatever tenant, waits that long several times a request."""
 _log = structlog.get_logger("acclimate.server")
 
 
@@ -104,7 +100,6 @@ async def _serve(app: FastAPI, server: _Server, sock: socket.socket, beside: Abs
     with _stopping(app.state.tenants, server):
         async with app.router.lifespan_context(app), beside:
             spare_collector()
-            sys.setswitchinterval(SWITCH_SECONDS)
             _log.info("serving", url=base_url(sock))
             await server.serve(sockets=[sock])
         _log.info("stopped")

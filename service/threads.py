@@ -1,11 +1,16 @@
 """The service's threads, one of each kind, so that the event loop computes nothing and each kind keeps its order."""
 
 import asyncio
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
+USUAL_SWITCH_SECONDS, SWITCH_SECONDS = 0.005, 0.0005
+"""How long a thread may keep the interpreter's lock from the event loop: as the interpreter has it, and beside a large
+batch, where whoever asks for anything, of whatever tenant, waits that long several times a request. The shorter one
+costs small batches a third of their rate, since the writing thread and the loop take turns as often."""
 
 
 class Threads:
@@ -22,9 +27,14 @@ class Threads:
         """Run in the predicting thread: answers to large requests, and the packing of snapshots."""
         return await asyncio.get_running_loop().run_in_executor(self._predicting, work)
 
-    async def learn(self, work: Callable[[], T]) -> T:
-        """Run in the learning thread: the numerics of feedback."""
-        return await asyncio.get_running_loop().run_in_executor(self._learning, work)
+    async def learn(self, work: Callable[[], T], *, long: bool = True) -> T:
+        """Run in the learning thread: the numerics of feedback. If it takes long, others are let in more often."""
+        if long:
+            sys.setswitchinterval(SWITCH_SECONDS)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._learning, work)
+        finally:
+            sys.setswitchinterval(USUAL_SWITCH_SECONDS)
 
     async def load(self, work: Callable[[], T]) -> T:
         """Run in the loading thread: reads from the store, and replays."""

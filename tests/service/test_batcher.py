@@ -1,6 +1,7 @@
 """The queue that makes ticks."""
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import pairwise
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from service.batcher import Batcher
 from service.errors import SaturatedError, UnavailableError
+from service.threads import SWITCH_SECONDS, USUAL_SWITCH_SECONDS, Threads
 from tests.service.http_case import run_async
 
 
@@ -270,3 +272,19 @@ async def test_what_arrives_during_a_tick_comes_along_with_the_next() -> None:
     await asyncio.gather(*late)
     await batcher.close()
     assert ticks == [[1], [2, 3]]
+
+
+@run_async
+async def test_threads_take_turns_more_often_while_one_learns() -> None:
+    """And as ever afterwards, also where the work failed."""
+    threads = Threads()
+
+    def fail() -> float:
+        raise ValueError("bad")
+
+    assert await threads.learn(sys.getswitchinterval) == pytest.approx(SWITCH_SECONDS)
+    assert sys.getswitchinterval() == pytest.approx(USUAL_SWITCH_SECONDS)
+    with pytest.raises(ValueError, match="bad"):
+        await threads.learn(fail)
+    assert sys.getswitchinterval() == pytest.approx(USUAL_SWITCH_SECONDS)
+    threads.close()
