@@ -191,7 +191,7 @@ def _totals(stated: Stateds) -> dict[str, list[int]]:
     """Of the metrics, those that samples are made of: a number, or those of a histogram's buckets."""
     values: dict[str, list[tuple[Mapping[str, str], int]]] = {}
     for _, _, _, samples in stated:
-        for name, labels, value in samples:
+        for name, labels, value, *_ in samples:  # one may have an exemplar
             values.setdefault(name, []).append((labels, int(value)))
     found = {
         name: [sum(_matching(values.get(f"{PREFIX}_{metric}", ()), wanted))]

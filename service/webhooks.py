@@ -210,7 +210,8 @@ class Webhooks:
 
     async def _keep(self, webhook: Webhook) -> None:
         self._kept[webhook.id] = webhook
-        await self._threads.write(lambda: self._store.put_webhook(webhook, known=True))
+        # To the end, whoever stops this task: what was heard must not be told again by the next one.
+        await asyncio.shield(self._threads.write(lambda: self._store.put_webhook(webhook, known=True)))
 
     async def _run(self, name: str) -> None:
         """Tell one of them event after event."""

@@ -54,6 +54,16 @@ def test_a_sample_has_what_was_done_since_the_one_before() -> None:
     assert trace.since(NOW) == [idle]
 
 
+def test_a_request_that_is_traced_is_no_matter() -> None:
+    """Its trace goes with a histogram's bucket."""
+    metrics = Metrics(process=False)
+    trace = Trace(metrics.stated)
+    metrics.request("/v1/models", "GET", 200, 0.01, "4bf92f3577b34da6a3ce929d0e0e4736")
+    metrics.labels.labels("learned").inc(3)
+    trace.take(NOW)
+    assert [sample.learned for sample in trace.since(0.0)] == [3]
+
+
 def test_samples_are_kept_for_an_hour() -> None:
     """The oldest make room."""
     trace = Trace(Metrics(process=False).stated)
