@@ -148,7 +148,7 @@ def _read(files: Sequence[str | Path]) -> pl.DataFrame:
 
 def _read_file(file: Path) -> pl.DataFrame:
     if not file.is_file():
-        raise DataError(f"{file}: there is no such file")
+        raise DataError(f"{file}: there is no such file; correct its path")
     suffixes = [suffix.lower() for suffix in file.suffixes]
     try:
         if suffixes[-1:] in ([".parquet"], [".pq"]):

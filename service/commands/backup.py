@@ -111,7 +111,9 @@ def _manifest(source: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = orjson.loads((source / MANIFEST).read_bytes())
         version = int(manifest["format_version"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise CommandError(f"{source} is no backup that was finished: it has no {MANIFEST}") from None
+        raise CommandError(
+            f"{source} is no backup that was finished: it has no {MANIFEST}; acclimate backup makes one"
+        ) from None
     if version != FORMAT_VERSION:
         raise CommandError(f"{source} has format {version}, this acclimate reads {FORMAT_VERSION}: use a newer one")
     if any(Path(name).is_absolute() or ".." in Path(name).parts for name in manifest["files"]):
